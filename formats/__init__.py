@@ -1,0 +1,1 @@
+"""What a trace is: the law in SPEC.md, schemas, manifest, writer, reader, recovery."""

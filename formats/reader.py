@@ -1,0 +1,252 @@
+"""Reading a trace: a directory or a packed file; nothing is used before its hash has been checked."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import zstandard
+
+from tracekit.formats import arrow, manifest as manifests
+from tracekit.formats.arrow import Row
+from tracekit.formats.errors import NotATraceError, TraceDamaged, TraceIncompleteError
+from tracekit.formats.tables import TABLES
+from tracekit.formats.writer import IMAGES, PARTIAL_SUFFIX, partial_path
+
+PACKED_MAGIC = b"PK\x03\x04"
+
+
+class Store(Protocol):
+    """The files of a trace."""
+
+    def names(self) -> list[str]: ...
+    def size(self, name: str) -> int | None: ...
+    def read(self, name: str, offset: int, length: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class FolderStore:
+    """A trace as a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self) -> list[str]:
+        """Relative names of all files, sorted."""
+        return sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if not p.is_dir())
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, None if it is not there."""
+        file = self.path / name
+        return file.stat().st_size if file.is_file() else None
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """A range of a file; shorter where the file ends."""
+        with (self.path / name).open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class PackedStore:
+    """A trace as one stored (uncompressed) zip file: an entry is a plain range of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO = path.open("rb")
+        self._entries: dict[str, tuple[int, int]] = {}
+        try:
+            with zipfile.ZipFile(self._file) as archive:
+                for info in archive.infolist():
+                    self._entries[info.filename] = self._range(info)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+            self._file.close()
+            raise TraceDamaged(f"{path}: a packed trace whose directory is damaged ({error})") from None
+        if Path(path).stat().st_size and not self._entries:
+            raise NotATraceError(f"{path}: an empty zip file, not a packed trace")
+
+    def _range(self, info: zipfile.ZipInfo) -> tuple[int, int]:
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            raise ValueError(f"entry {info.filename!r} is not stored plainly")
+        self._file.seek(info.header_offset)
+        header = self._file.read(30)
+        if len(header) != 30 or header[:4] != PACKED_MAGIC:
+            raise ValueError(f"entry {info.filename!r} has no header")
+        name, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+        if self._file.read(name) != info.filename.encode():
+            raise ValueError(f"entry {info.filename!r} is named otherwise in its header")
+        return info.header_offset + 30 + name + extra, info.file_size
+
+    def names(self) -> list[str]:
+        """Names of all entries, sorted."""
+        return sorted(self._entries)
+
+    def size(self, name: str) -> int | None:
+        """Bytes of an entry, None if it is not there."""
+        return self._entries[name][1] if name in self._entries else None
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """A range of an entry; shorter where it ends."""
+        start, size = self._entries[name]
+        self._file.seek(start + offset)
+        return self._file.read(max(0, min(length, size - offset)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def open_store(path: Path) -> Store:
+    """The files behind a path. Errors: NotATraceError, TraceIncompleteError, TraceDamaged."""
+    if path.is_dir():
+        if not (path / manifests.NAME).is_file():
+            what = "an empty directory" if not any(path.iterdir()) else f"a directory without {manifests.NAME}"
+            raise NotATraceError(f"{path}: not a trace ({what})")
+        return FolderStore(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(4) != PACKED_MAGIC:
+                raise NotATraceError(f"{path}: not a trace (a plain file, neither a directory nor a packed trace)")
+        return PackedStore(path)
+    if partial_path(path).is_dir():
+        raise TraceIncompleteError(f"{path}: its recording was not closed; `tracekit recover {path}` makes it usable")
+    raise NotATraceError(f"{path}: no such trace")
+
+
+class Trace:
+    """An open trace. Rows come batch by batch, each checked before it is used."""
+
+    def __init__(self, path: Path, store: Store, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.store = store
+        self.manifest = manifest
+        self._preludes: dict[str, bytes] = {}
+
+    @classmethod
+    def open(cls, path: Path | str, *, verify: str = "lazy") -> Trace:
+        """verify: "lazy" checks what is read when it is read, "all" checks every file first.
+
+        Errors: NotATraceError, TraceVersionError, TraceIncompleteError, TraceDamaged.
+        """
+        path = Path(path)
+        store = open_store(path)
+        size = store.size(manifests.NAME)
+        if size is None:
+            raise NotATraceError(f"{path}: not a trace (no {manifests.NAME} in it)")
+        if size > manifests.MANIFEST_BYTES_MAX:
+            raise TraceDamaged(f"{path}/{manifests.NAME}: {size} bytes; at most {manifests.MANIFEST_BYTES_MAX} are read")
+        where = f"{path}/{manifests.NAME}"
+        manifest = manifests.decode(store.read(manifests.NAME, 0, size), where)
+        if manifest.get("complete") is not True:
+            name = str(path).removesuffix(PARTIAL_SUFFIX)
+            raise TraceIncompleteError(f"{path}: the recording was not closed; `tracekit recover {name}` makes it usable")
+        manifests.check(manifest, where)
+        trace = cls(path, store, manifest)
+        trace._check_files()
+        if verify == "all":
+            trace.check_all()
+        return trace
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.store.close()
+
+    def expected_files(self) -> set[str]:
+        """Every file that the manifest speaks of."""
+        images = {f"{IMAGES}/{image['sha256']}.zst" for image in self.manifest["images"]}
+        return {manifests.NAME, *(table.file for table in TABLES.values()), *images}
+
+    def _check_files(self) -> None:
+        expected, found = self.expected_files(), set(self.store.names())
+        for name in sorted(expected - found):
+            raise TraceDamaged(f"{self.path}: {name} is missing; `tracekit recover` saves what is left")
+        stray = sorted(name for name in found - expected if name.endswith(".arrow") or name.startswith(f"{IMAGES}/"))
+        if stray:
+            raise TraceDamaged(f"{self.path}: {stray[0]} does not belong to this trace")
+        for name, table in TABLES.items():
+            size, wanted = self.store.size(table.file), self.manifest["tables"][name]["bytes"]
+            if size != wanted:
+                raise TraceDamaged(f"{self.path}/{table.file}: {size} bytes instead of {wanted}; `tracekit recover` saves what is left")
+
+    def check_all(self) -> None:
+        """Every hash of every file. Errors: TraceDamaged."""
+        for name, table in TABLES.items():
+            entry = self.manifest["tables"][name]
+            if self.hash_of(table.file) != entry["sha256"]:
+                list(self.batches(name))  # a more precise complaint, if a batch is to blame
+                raise TraceDamaged(f"{self.path}/{table.file}: altered outside its batches (SHA-256 does not agree)")
+        for image in self.manifest["images"]:
+            self.image(image["sha256"])
+
+    def hash_of(self, file: str) -> str:
+        """SHA-256 of a whole file."""
+        total, at = hashlib.sha256(), 0
+        while chunk := self.store.read(file, at, 1 << 20):
+            total.update(chunk)
+            at += len(chunk)
+        return total.hexdigest()
+
+    def _prelude(self, name: str) -> bytes:
+        if name not in self._preludes:
+            entry = self.manifest["tables"][name]["prelude"]
+            if entry["length"] > 1 << 20:
+                raise TraceDamaged(f"{self.path}/{TABLES[name].file}: a prelude of {entry['length']} bytes")
+            raw = self.store.read(TABLES[name].file, 0, entry["length"])
+            if hashlib.sha256(raw).hexdigest() != entry["sha256"]:
+                raise TraceDamaged(f"{self.path}/{TABLES[name].file}: its first {len(raw)} bytes were altered")
+            self._preludes[name] = raw
+        return self._preludes[name]
+
+    def batches(self, name: str, *, from_position: int = 0) -> Iterator[Any]:
+        """pyarrow RecordBatches, those that end before from_position left out. Errors: TraceDamaged."""
+        for index, entry in enumerate(self.manifest["tables"][name]["batches"]):
+            if entry["position"][1] >= from_position:
+                yield self.batch(name, index)
+
+    def batch(self, name: str, index: int) -> Any:
+        """One verified batch. Errors: TraceDamaged, naming table, batch and position."""
+        entry = self.manifest["tables"][name]["batches"][index]
+        where = f"{self.path}/{TABLES[name].file}: batch {index} (from position {entry['position'][0]})"
+        if entry["length"] > 1 << 30:
+            raise TraceDamaged(f"{where}: {entry['length']} bytes")
+        raw = self.store.read(TABLES[name].file, entry["offset"], entry["length"])
+        if len(raw) != entry["length"]:
+            raise TraceDamaged(f"{where}: cut short")
+        if hashlib.sha256(raw).hexdigest() != entry["sha256"]:
+            raise TraceDamaged(f"{where}: altered (SHA-256 does not agree); `tracekit recover` saves what comes before")
+        batch = arrow.decode_batch(name, self._prelude(name), raw)
+        if batch.num_rows != entry["rows"]:
+            raise TraceDamaged(f"{where}: {batch.num_rows} rows instead of {entry['rows']}")
+        return batch
+
+    def rows(self, name: str) -> Iterator[Row]:
+        """Rows in order, as tuples of Python values. Errors: TraceDamaged."""
+        for batch in self.batches(name):
+            yield from arrow.rows_of(batch)
+
+    def row_count(self, name: str) -> int:
+        """Rows of a table."""
+        return int(self.manifest["tables"][name]["rows"])
+
+    def image(self, sha256: str) -> bytes:
+        """Initial guest memory, verified. Errors: TraceDamaged."""
+        name = f"{IMAGES}/{sha256}.zst"
+        entry = next((image for image in self.manifest["images"] if image["sha256"] == sha256), None)
+        if entry is None or entry["size"] > 1 << 31:
+            raise TraceDamaged(f"{self.path}: no usable image {sha256[:12]} in the manifest")
+        raw = self.store.read(name, 0, (self.store.size(name) or 0) + 1)
+        stored = entry["stored"]
+        if len(raw) != stored["bytes"] or hashlib.sha256(raw).hexdigest() != stored["sha256"]:
+            raise TraceDamaged(f"{self.path}/{name}: altered (SHA-256 does not agree); the guest cannot be had from this trace")
+        try:
+            data = zstandard.ZstdDecompressor().decompress(raw, max_output_size=entry["size"] + 1)
+        except zstandard.ZstdError as error:
+            raise TraceDamaged(f"{self.path}/{name}: damaged ({error})") from None
+        if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != sha256:
+            raise TraceDamaged(f"{self.path}/{name}: not the image that its name says (SHA-256 does not agree)")
+        return data

@@ -1,0 +1,415 @@
+"""One Unicorn engine with N vCPU contexts: the only room that touches Unicorn.
+
+Order of set-up, what is fixed at translation time, and why each call stands where it stands: docs/machine.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+import struct
+import sys
+from collections.abc import Callable
+from ctypes import c_uint64, c_void_p
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+from typing import Any, Protocol
+
+import unicorn
+from unicorn import arm64_const as arm
+from unicorn import unicorn_const as const
+from unicorn.unicorn_py3.unicorn import uclib
+
+from tracekit.formats.errors import TracekitError
+from tracekit.machine import native
+from tracekit.machine.registers import PLAIN, PLAIN_IDS, SYSTEM, SYSTEM_IDS, VALUES, Registers, canonical
+
+CPU_MODELS = {"a53": arm.UC_CPU_ARM64_A53, "a72": arm.UC_CPU_ARM64_A72, "max": arm.UC_CPU_ARM64_MAX}
+_INSTRUCTION_SYS = arm.UC_ARM64_INS_SYS
+
+
+class EngineError(TracekitError):
+    """The engine cannot do what was asked; the text says what."""
+
+
+class StopReason(IntEnum):
+    """Why Engine.run returned."""
+
+    LIMIT = native.STOP_LIMIT
+    WFI = native.STOP_WFI
+    HYPERCALL = native.STOP_HYPERCALL
+    INTERRUPT = native.STOP_INTERRUPT
+    TIMER = native.STOP_TIMER
+    REQUESTED = native.STOP_REQUESTED
+    LOCKUP = native.STOP_LOCKUP
+    ERROR = native.STOP_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How the engine is built. None of it changes what a guest does; all of it stands in a trace's manifest.
+
+    mode: "fast" (stale code is cured at IC IVAU) or "safe" (every store is checked). page_size: the engine's own granule,
+    4096 or 1024 bytes. counting: "block" or "instruction" (the slow reference: one callback for each instruction).
+    """
+
+    cpu: str = "a53"
+    mode: str = "fast"
+    page_size: int = 4096
+    counting: str = "block"
+    capture: str = "thin"
+    watches: tuple[tuple[int, int], ...] = ()
+    takes_interrupts: bool = True
+
+    def hook_set(self) -> list[str]:
+        """Names of the hooks that this configuration installs (they explain a divergence, they never gate a replay)."""
+        hooks = ["intr", "block", "mrs", "msr", "sys", "unmapped" if self.mode == "fast" else "unmapped-everywhere"]
+        if self.counting == "instruction":
+            hooks.append("code")
+        if self.capture != "thin" or self.watches:
+            hooks.append("write")
+        if self.capture == "full" or self.watches:
+            hooks.append("read")
+        return hooks
+
+
+class EngineClient(Protocol):
+    """Who answers the engine's rare callbacks. `position` and `pc` of the cause: Engine.event_position, .event_pc."""
+
+    def mmio_read(self, ipa: int, size: int) -> int: ...
+    def mmio_write(self, ipa: int, size: int, value: int) -> None: ...
+    def timer_changed(self, which: int) -> None: ...
+    def watched(self, is_write: bool, ipa: int, size: int, value: int) -> None: ...
+    def capture_full(self, table: int) -> None: ...
+
+
+def version() -> str:
+    """Version of the Unicorn library in use."""
+    return str(unicorn.__version__)
+
+
+def _control_write(kind: int, arguments: int) -> int:
+    return int(kind | arguments << 26 | const.UC_CTL_IO_WRITE << 30)
+
+
+def _ids() -> native.Ids:
+    ids = native.Ids()
+    for name in "x0 x29 x30 sp pc pstate nzcv cp_reg elr_el1 esr_el1 far_el1 vbar_el1 sp_el0 sp_el1 q0".split():
+        setattr(ids, name, getattr(arm, "UC_ARM64_REG_" + name.upper()))
+    ids.hook_intr = const.UC_HOOK_INTR
+    ids.hook_insn = const.UC_HOOK_INSN
+    ids.hook_code = const.UC_HOOK_CODE
+    ids.hook_block = const.UC_HOOK_BLOCK
+    ids.hook_mem_unmapped = const.UC_HOOK_MEM_UNMAPPED
+    ids.hook_mem_prot = const.UC_HOOK_MEM_READ_PROT | const.UC_HOOK_MEM_WRITE_PROT
+    ids.hook_mem_write = const.UC_HOOK_MEM_WRITE
+    ids.hook_mem_read_after = const.UC_HOOK_MEM_READ_AFTER
+    ids.insn_mrs, ids.insn_msr, ids.insn_sys = arm.UC_ARM64_INS_MRS, arm.UC_ARM64_INS_MSR, _INSTRUCTION_SYS
+    ids.ctl_exits_on = ids.ctl_exits_off = ctypes.c_int32(_control_write(const.UC_CTL_UC_USE_EXITS, 1)).value
+    ids.ctl_remove_cache = ctypes.c_int32(_control_write(const.UC_CTL_TB_REMOVE_CACHE, 2)).value
+    ids.ctl_flush_tlb = ctypes.c_int32(_control_write(const.UC_CTL_TLB_FLUSH, 0)).value
+    ids.ctl_flush_tb = ctypes.c_int32(_control_write(const.UC_CTL_TB_FLUSH, 0)).value
+    ids.err_read_unmapped = const.UC_ERR_READ_UNMAPPED
+    ids.err_write_unmapped = const.UC_ERR_WRITE_UNMAPPED
+    ids.err_fetch_unmapped = const.UC_ERR_FETCH_UNMAPPED
+    ids.prot_read, ids.prot_write = const.UC_PROT_READ, const.UC_PROT_WRITE
+    ids.mem_write_prot, ids.mem_write_unmapped = const.UC_MEM_WRITE_PROT, const.UC_MEM_WRITE_UNMAPPED
+    return ids
+
+
+def _api() -> native.Api:
+    api = native.Api()
+    for name in native.API_NAMES:
+        function = getattr(uclib, "uc_" + name)
+        setattr(api, name, ctypes.cast(function, c_void_p).value)
+    return api
+
+
+@cache
+def _offsets(cpu: str) -> tuple[int, int]:
+    """Where a saved context holds the exception syndrome and the exclusive monitor's address: found, not assumed.
+
+    A scratch engine executes `svc #0x1a2b` and an LDXR of a marked address; each marker occurs exactly once.
+    """
+    uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM, CPU_MODELS[cpu])
+    code, marked = 0x1000, 0x7BC54320
+    uc.mem_map(code, 0x1000)
+    uc.mem_map(marked & ~0xFFF, 0x1000)
+    uc.mem_write(code, struct.pack("<III", 0xD4000001 | 0x1A2B << 5, 0xC85F7C20, 0xD2800001))
+    size = int(uclib.uc_context_size(uc._uch))
+    found: list[int] = []
+
+    def context() -> bytes:
+        saved = uc.context_save()
+        return ctypes.string_at(saved.context, size)
+
+    def find(needle: int, width: str) -> int:
+        raw, wanted = context(), struct.pack(width, needle)
+        hits = [at for at in range(0, len(raw) - len(wanted) + 1, 4) if raw[at : at + len(wanted)] == wanted]
+        if len(hits) != 1:
+            raise EngineError(f"Unicorn {version()}: cannot find its exception record ({len(hits)} places); use 2.1.4")
+        return hits[0]
+
+    def on_exception(engine: Any, number: int, _: object) -> None:
+        found.append(find(0x56001A2B, "<I"))
+        engine.emu_stop()
+
+    uc.hook_add(const.UC_HOOK_INTR, on_exception)
+    uc.emu_start(code, code + 4)
+    uc.reg_write(arm.UC_ARM64_REG_X1, marked)
+    uc.emu_start(code + 4, code + 12)
+    return found[0], find(marked, "<Q")
+
+
+class Engine:
+    """Guest code and the vCPUs' registers over one RAM buffer.
+
+    `ram` is anonymous memory that stays the same for the engine's life; whoever writes code into it from outside calls
+    flush_code(). Times are ns, positions are instructions retired on the board.
+    """
+
+    def __init__(self, config: EngineConfig, vcpu_count: int, ram_base: int, ram_size: int, client: EngineClient) -> None:
+        assert 1 <= vcpu_count <= native.VCPUS_MAX
+        self.config = config
+        self._lib = native.library()
+        self._client = client
+        self._failure: BaseException | None = None
+        self.ram = mmap.mmap(-1, ram_size)
+        self._ram_pin = ctypes.c_char.from_buffer(self.ram)
+        ram_address = ctypes.addressof(self._ram_pin)
+        self._uc = uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM, CPU_MODELS[config.cpu])
+        uc.ctl_set_page_size(config.page_size)
+        uc.ctl_exits_enabled(True)
+        uc.mem_map_ptr(ram_base, ram_size, const.UC_PROT_ALL, c_void_p(ram_address))
+        self._set_exception_levels()
+        self._callbacks = self._guarded_callbacks(client)
+        self._handle = self._lib.tk_new(
+            ctypes.byref(_api()), ctypes.byref(_ids()), ctypes.byref(self._callbacks), uc._uch, c_void_p(ram_address)
+        )
+        if not self._handle:
+            raise EngineError("out of memory while building the engine")
+        self.state = self._lib.tk_state(self._handle).contents
+        state = self.state
+        state.ram_base, state.ram_size, state.vcpu_count = ram_base, ram_size, vcpu_count
+        state.takes_interrupts = config.takes_interrupts
+        state.cures_stale_code = config.mode == "fast"
+        state.counts_each_instruction = config.counting == "instruction"
+        state.captures_writes = config.capture in ("writes", "full")
+        state.captures_reads = state.captures_blocks = config.capture == "full"
+        state.has_pan = config.cpu == "max"
+        state.page_size = config.page_size
+        state.random_state = 0x9E3779B97F4A7C15
+        state.watch_count = len(config.watches)
+        for index, (begin, end) in enumerate(config.watches):
+            state.watch_begin[index], state.watch_end[index] = begin, end
+        syndrome, exclusive = _offsets(config.cpu)
+        self._check(self._lib.tk_install(self._handle, syndrome, exclusive, config.mode == "safe"), "install its hooks")
+
+    def _set_exception_levels(self) -> None:
+        """EL1 is AArch64, HVC is allowed, and what the `max` model could trap to EL2 and EL3 is let through."""
+        is_max = self.config.cpu == "max"
+        self._write_system(1, 1, 3, 6, 0, 0x501 | (3 << 16 if is_max else 0))  # SCR_EL3: RW, HCE, NS, APK, API
+        self._write_system(1, 1, 3, 4, 0, 1 << 31 | (3 << 40 if is_max else 0))  # HCR_EL2: RW, APK, API
+        if is_max:
+            self._write_system(1, 1, 3, 6, 2, 0x100)  # CPTR_EL3.EZ
+            self._write_system(1, 2, 3, 6, 0, 0xF)  # ZCR_EL3
+            self._write_system(1, 2, 3, 4, 0, 0xF)  # ZCR_EL2
+        self._write_system(1, 0, 3, 0, 0, 0x30D00800)  # SCTLR_EL1: MMU and caches off
+        self._uc.reg_write(arm.UC_ARM64_REG_PSTATE, 0x3C5)
+        self._write_system(1, 1, 3, 4, 0, 1 << 31 | (3 << 40 if is_max else 0))  # again: rebuilds the cached flags
+
+    def _write_system(self, crn: int, crm: int, op0: int, op1: int, op2: int, value: int) -> None:
+        self._uc.reg_write(arm.UC_ARM64_REG_CP_REG, (crn, crm, op0, op1, op2, value))
+
+    def _guarded_callbacks(self, client: EngineClient) -> native.Callbacks:
+        """An exception must not cross C: it is kept, the run is stopped, and run() raises it."""
+
+        def guard(function: Callable[..., Any], fallback: Any) -> Callable[..., Any]:
+            def call(*arguments: int) -> Any:
+                try:
+                    return function(*arguments)
+                except BaseException as error:  # also Ctrl-C: it must come out of run(), not vanish in C
+                    if self._failure is None:
+                        self._failure = error
+                    self.request_stop()
+                    return fallback
+
+            return call
+
+        return native.Callbacks(
+            native.MMIO_READ(guard(client.mmio_read, 0)),
+            native.MMIO_WRITE(guard(client.mmio_write, None)),
+            native.TIMER_CHANGED(guard(client.timer_changed, None)),
+            native.WATCHED(guard(lambda w, a, s, v: client.watched(bool(w), a, s, v), None)),
+            native.CAPTURE_FULL(guard(client.capture_full, None)),
+        )
+
+    @staticmethod
+    def _check(error: int, what: str) -> None:
+        if error:
+            text = uclib.uc_strerror(error) if error > 0 else b"out of memory"
+            raise EngineError(f"the engine cannot {what}: {text.decode() if isinstance(text, bytes) else text}")
+
+    def close(self) -> None:
+        """Give the engine's memory back; nothing may be called afterwards."""
+        if self._handle:
+            self._lib.tk_free(self._handle)
+            self._handle = None
+            del self.state
+            del self._uc
+
+    # --- memory --------------------------------------------------------------------------------------------------------
+
+    def map_device(self, base: int, size: int) -> None:
+        """Accesses to [base, base + size) go to client.mmio_read and mmio_write, with exact PC, position and size."""
+        self._check(self._lib.tk_map_device(self._handle, base, size), f"map a device at {base:#x}")
+
+    def flush_code(self) -> None:
+        """Forget translated code and cached translations: RAM was changed from outside."""
+        self._lib.tk_flush_code(self._handle)
+
+    # --- running -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Instructions retired on the board; exact between runs."""
+        return int(self.state.position)
+
+    @property
+    def vcpu(self) -> int:
+        """The vCPU whose context is loaded."""
+        return int(self.state.vcpu)
+
+    def switch(self, vcpu: int) -> None:
+        """Load another vCPU's context; its exclusive monitor is cleared."""
+        self._check(self._lib.tk_switch(self._handle, vcpu), "switch contexts")
+
+    def set_clock(self, now_ns: int, remainder: int = 0) -> None:
+        """Local time of the loaded vCPU at the present position."""
+        state = self.state
+        state.clock_position, state.clock_ns, state.clock_remainder = state.position, now_ns, remainder
+
+    def clock_remainder(self) -> int:
+        """Parts of a ns (of ns_denominator) that the loaded vCPU's clock holds beyond now_ns()."""
+        state = self.state
+        return int(
+            ((state.position - state.clock_position) * state.ns_numerator + state.clock_remainder) % state.ns_denominator
+        )
+
+    def now_ns(self) -> int:
+        """Local time at the present position."""
+        return int(self._lib.tk_now_ns(self._handle))
+
+    def event_ns(self) -> int:
+        """Local time of the event being told, inside a callback."""
+        return int(self._lib.tk_event_ns(self._handle))
+
+    def run(self, limit_position: int, horizon_ns: int) -> StopReason:
+        """Run the loaded vCPU until the position, the time, or until something happens.
+
+        Errors: whatever a callback raised.
+        """
+        reason = self._lib.tk_run(self._handle, limit_position, min(horizon_ns, 1 << 62))
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return StopReason(reason)
+
+    def request_stop(self) -> None:
+        """From a callback: stop at the next place where the engine can."""
+        self._lib.tk_request_stop(self._handle)
+
+    def replan(self) -> None:
+        """From a callback: a limit, a timer or the clock has changed."""
+        self._lib.tk_plan(self._handle)
+
+    def set_line(self, vcpu: int, level: bool) -> None:
+        """The IRQ input of a vCPU."""
+        if self.state.line[vcpu] != level:
+            self._lib.tk_set_line(self._handle, vcpu, level)
+
+    def take_interrupt(self) -> None:
+        """Enter the loaded vCPU's IRQ vector, whatever PSTATE.I says (ask irq_masked() first)."""
+        self._lib.tk_take_interrupt(self._handle)
+
+    def irq_masked(self) -> bool:
+        """PSTATE.I of the loaded vCPU."""
+        return bool(self._uc.reg_read(arm.UC_ARM64_REG_PSTATE) & 0x80)
+
+    # --- registers ------------------------------------------------------------------------------------------------------------
+
+    def pc(self) -> int:
+        """PC of the loaded vCPU."""
+        return int(self._uc.reg_read(arm.UC_ARM64_REG_PC))
+
+    def exception_level(self) -> int:
+        """Exception level of the loaded vCPU, 0 or 1."""
+        return int(self._uc.reg_read(arm.UC_ARM64_REG_PSTATE)) >> 2 & 3
+
+    def x(self, n: int) -> int:
+        """General register Xn of the loaded vCPU, n in 0..28."""
+        return int(self._uc.reg_read(arm.UC_ARM64_REG_X0 + n))
+
+    def general(self, count: int) -> tuple[int, ...]:
+        """X0..X(count-1) of the loaded vCPU."""
+        return tuple(self.x(n) for n in range(count))
+
+    def set_x(self, n: int, value: int) -> None:
+        """Write general register Xn of the loaded vCPU."""
+        self._uc.reg_write(arm.UC_ARM64_REG_X0 + n, value)
+
+    def reset_vcpu(self, vcpu: int, entry: int, x0: int) -> None:
+        """Architectural reset of one vCPU: EL1h, MMU off, interrupts masked, PC = entry, X0 = x0, timers off."""
+        self._check(self._lib.tk_reset_vcpu(self._handle, vcpu, entry, x0), "reset a vCPU")
+
+    def registers(self, vcpu: int) -> Registers:
+        """The portable register list of one vCPU."""
+        raw = (c_uint64 * VALUES)()
+        self._lib.tk_read_registers(self._handle, vcpu, PLAIN_IDS, len(PLAIN), SYSTEM_IDS, len(SYSTEM), raw)
+        return canonical(raw)
+
+    def set_registers(self, vcpu: int, registers: Registers) -> None:
+        """Load a vCPU from its portable list (the exclusive monitor is cleared)."""
+        raw = (c_uint64 * VALUES)(*registers.values)
+        error = self._lib.tk_write_registers(self._handle, vcpu, PLAIN_IDS, len(PLAIN), SYSTEM_IDS, len(SYSTEM), raw)
+        self._check(error, "load registers")
+
+    def build(self) -> str:
+        """Engine version, host and CPU model: contexts may be exchanged between equal builds."""
+        return f"unicorn {version()} {sys.platform} {platform.machine()} {self.config.cpu}"
+
+    def context(self, vcpu: int) -> bytes:
+        """The engine's own form of a vCPU: exact, but only for this build of the engine."""
+        blob = ctypes.create_string_buffer(self._lib.tk_context_size(self._handle))
+        self._lib.tk_context_get(self._handle, vcpu, blob)
+        return blob.raw
+
+    def set_context(self, vcpu: int, blob: bytes) -> None:
+        """Load what context() gave."""
+        if len(blob) != self._lib.tk_context_size(self._handle):
+            raise EngineError("a saved context is of another engine build; restore the portable registers instead")
+        self._check(self._lib.tk_context_set(self._handle, vcpu, blob), "load a context")
+
+    # --- capture -----------------------------------------------------------------------------------------------------------------
+
+    def columns(self, table: int) -> native.Columns:
+        """The buffered rows of a thick table."""
+        columns: native.Columns = self._lib.tk_columns(self._handle, table).contents
+        return columns
+
+    def captures(self, table: int) -> bool:
+        """Whether that thick table is being captured."""
+        state = self.state
+        return bool((state.captures_writes, state.captures_reads, state.captures_blocks)[table])
+
+    def drop_rows(self, table: int, count: int) -> None:
+        """The first `count` buffered rows have been taken over."""
+        self._lib.tk_capture_drop(self._handle, table, count)
+
+    def close_run(self) -> None:
+        """End the straight run of instructions that is being captured."""
+        if self.state.captures_blocks:
+            self._lib.tk_close_run(self._handle)
+

@@ -1,0 +1,144 @@
+/* Guest stores, loads and straight runs of instructions, into columns.
+ *
+ * The engine's memory hooks have habits of their own; a row is an architectural piece of at most 8 bytes (SPEC "memory_writes"):
+ * DC ZVA arrives as 66 single bytes and becomes eight rows; a store over a page boundary arrives whole and then byte by byte;
+ * a failed CAS writes the old value back and becomes none; STXR's inner load is no load. */
+#include "engine.h"
+
+#include <string.h>
+
+static uint64_t truncated(uint64_t v, unsigned size) { return size >= 8 ? v : v & (((uint64_t)1 << 8 * size) - 1); }
+static uint64_t ram_at(const Engine *e, uint64_t pa, unsigned size) {
+  uint64_t v = 0;
+  if (pa - e->s.ram_base <= e->s.ram_size - size) memcpy(&v, e->ram + (pa - e->s.ram_base), size);
+  return v;
+}
+static bool is_ram(const Engine *e, uint64_t pa) { return pa - e->s.ram_base < e->s.ram_size; }
+static bool is_watched(const Engine *e, uint64_t pa, unsigned size) {
+  for (uint64_t i = 0; i < e->s.watch_count; i++)
+    if (pa < e->s.watch_end[i] && pa + size > e->s.watch_begin[i]) return true;
+  return false;
+}
+/* The instruction at pc; its page is looked up once for each block. */
+static uint32_t word_at(Engine *e, uint64_t pc) {
+  if (e->code_serial != e->block_serial || (pc & ~0xfffull) != e->code_va) {
+    e->code_page = tk_code_word(e, pc & ~0xfffull);
+    e->code_va = pc & ~0xfffull, e->code_serial = e->block_serial;
+  }
+  uint32_t word = 0;
+  if (e->code_page) memcpy(&word, e->code_page + (pc & 0xfff), 4);
+  return word;
+}
+static void row(Engine *e, int table, uint64_t position, uint64_t vtime, uint64_t pa, unsigned size, uint64_t value, uint64_t pc) {
+  Columns *c = e->columns[table];
+  if (c->count == TK_CAPTURE_ROWS) {
+    e->call.capture_full((uint32_t)table);
+    if (c->count == TK_CAPTURE_ROWS) c->count = 0; /* Python could not take them; it has asked for a stop */
+  }
+  State *s = &e->s;
+  if (table != TK_BLOCKS && s->thick_position != position) s->thick_position = position, s->thick_next = 0x80000000u;
+  uint64_t i = c->count++;
+  c->position[i] = position, c->vtime_ns[i] = vtime, c->ipa[i] = pa, c->value[i] = value, c->pc[i] = pc;
+  c->sequence[i] = table == TK_BLOCKS ? 0xc0000000u : s->thick_next++, c->vcpu[i] = (uint16_t)s->vcpu, c->size[i] = (uint8_t)size, c->origin[i] = 0;
+}
+static void access_row(Engine *e, int table, uint64_t pc, uint64_t pa, unsigned size, uint64_t value) {
+  uint64_t position = tk_position_at(e, pc);
+  if (is_watched(e, pa, size)) {
+    e->s.event_pc = pc, e->s.event_position = position;
+    e->call.watched(table == TK_WRITES, pa, size, value);
+  } else if (table == TK_WRITES ? e->s.captures_writes : e->s.captures_reads)
+    row(e, table, position, tk_ns_at(e, position), pa, size, value, pc);
+}
+/* A compare and swap that fails writes the old value back in the engine. Rs still holds what it compared with. */
+static bool compare_failed(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, unsigned size) {
+  int rs = (int)(word >> 16 & 31);
+  uint64_t wanted = rs == 31 ? 0 : tk_register(e, rs);
+  if (tk_is_cas(word)) return truncated(wanted, size) != ram_at(e, pa, size);
+  uint64_t position = tk_position_at(e, pc);
+  if (e->cas_position == position) return e->cas_failed; /* the second half of a pair */
+  e->cas_position = position;
+  uint64_t second = tk_register(e, rs + 1 == 31 ? 31 : rs + 1);
+  if (word >> 30 & 1) e->cas_failed = wanted != ram_at(e, pa, 8) || second != ram_at(e, pa + 8, 8);
+  else e->cas_failed = truncated(wanted, 4) != ram_at(e, pa, 4) || truncated(second, 4) != ram_at(e, pa + 4, 4);
+  return e->cas_failed;
+}
+
+void tk_hook_write(uc_engine *uc, int type, uint64_t pa, int size, int64_t value, void *user) {
+  (void)uc, (void)type;
+  Engine *e = user;
+  if (!is_ram(e, pa) || size <= 0) return;
+  uint64_t pc = tk_pc(e);
+  if (e->straddle_left && size == 1) {
+    e->straddle_left--;
+    return;
+  }
+  e->straddle_left = 0;
+  uint32_t word = word_at(e, pc);
+  if (tk_is_dc_zva(word)) {
+    uint64_t position = tk_position_at(e, pc);
+    if (e->zva_position == position && e->zva_pc == pc) return;
+    e->zva_position = position, e->zva_pc = pc;
+    for (uint64_t i = 0; i < 64; i += 8) access_row(e, TK_WRITES, pc, (pa & ~63ull) + i, 8, 0);
+    return;
+  }
+  if ((tk_is_cas(word) || tk_is_casp(word)) && compare_failed(e, word, pc, pa, (unsigned)size)) return;
+  if (size > 1 && (pa & (e->s.page_size - 1)) + (unsigned)size > e->s.page_size) {
+    if ((pa & 0xfff) + (unsigned)size > 0x1000) return; /* two 4 KiB pages: the bytes follow one by one */
+    e->straddle_left = (uint64_t)size;                  /* an engine page only: the bytes that follow are the same store again */
+  }
+  access_row(e, TK_WRITES, pc, pa, (unsigned)size, truncated((uint64_t)value, (unsigned)size));
+}
+
+void tk_hook_read(uc_engine *uc, int type, uint64_t pa, int size, int64_t value, void *user) {
+  (void)uc, (void)type;
+  Engine *e = user;
+  if (!is_ram(e, pa) || size <= 0) return;
+  uint64_t pc = tk_pc(e);
+  if (tk_is_store_exclusive(word_at(e, pc))) return;
+  access_row(e, TK_READS, pc, pa, (unsigned)size, truncated((uint64_t)value, (unsigned)size));
+}
+
+/* --- straight runs of instructions --------------------------------------------------------------------------------------------
+ * A row is a run of instructions at consecutive addresses that one vCPU executes without a jump, an exception or a switch in
+ * between, so that it does not depend on where the engine cuts its blocks. */
+static void close_run(Engine *e, uint64_t end_pc) {
+  uint64_t count = (end_pc - e->run_start_pc) >> 2, position = e->run_position, vtime = e->run_vtime, pc = e->run_start_pc;
+  e->run_open = false;
+  while (count) {
+    uint64_t n = count > 0xffff ? 0xffff : count;
+    row(e, TK_BLOCKS, position, vtime, 0, 0, 0, pc);
+    Columns *c = e->columns[TK_BLOCKS];
+    c->instructions[c->count - 1] = (uint16_t)n;
+    c->vcpu[c->count - 1] = (uint16_t)e->run_vcpu;
+    count -= n, position += n, pc += 4 * n;
+    vtime = tk_ns_at(e, position);
+  }
+}
+void tk_capture_block(Engine *e, uint64_t pc, uint64_t size) {
+  if (e->run_open && e->run_next_pc == pc) {
+    e->run_next_pc = pc + size;
+    return;
+  }
+  if (e->run_open) close_run(e, e->run_next_pc);
+  e->run_open = true;
+  e->run_start_pc = pc, e->run_next_pc = pc + size, e->run_vcpu = e->s.vcpu;
+  e->run_position = tk_position_at(e, pc);
+  e->run_vtime = tk_ns_at(e, e->run_position);
+}
+/* The run ends in front of `pc` (0: where it stands): an exception was taken there. */
+void tk_capture_break(Engine *e, uint64_t pc) {
+  if (!e->run_open) return;
+  uint64_t end = pc >= e->run_start_pc && pc <= e->run_next_pc && pc ? pc : e->run_next_pc;
+  if (end == e->run_start_pc) e->run_open = false;
+  else close_run(e, end);
+}
+TK_EXPORT void tk_close_run(Engine *e) { tk_capture_break(e, 0); }
+/* Forget the first `count` rows: they have been written. */
+TK_EXPORT void tk_capture_drop(Engine *e, int table, uint64_t count) {
+  Columns *c = e->columns[table];
+  uint64_t rest = c->count - count;
+#define KEEP(name) memmove(c->name, c->name + count, rest * sizeof c->name[0])
+  KEEP(position), KEEP(vtime_ns), KEEP(ipa), KEEP(value), KEEP(pc), KEEP(sequence), KEEP(vcpu), KEEP(instructions), KEEP(size), KEEP(origin);
+#undef KEEP
+  c->count = rest;
+}
