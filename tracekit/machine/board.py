@@ -394,10 +394,18 @@ class Board:
             ns=int(ns),
         )
 
-    def finish_hypercall(self, ret: Iterable[int]) -> None:
-        """Put the results into X0..X3."""
-        for n, value in enumerate(ret):
+    def finish_hypercall(self, call: HypercallEvent, sequence: int, ret: Iterable[int], function: str | None) -> None:
+        """Put the results into X0..X3 and tell the call as the row whose sequence number was taken before its effects."""
+        results = tuple(ret)
+        for n, value in enumerate(results):
             self.engine.set_x(n, value)
+        after = self.engine.general(18)
+        changed = sum(1 << n for n in range(4, 18) if after[n] != call.x[n])
+        row = (
+            call.position, sequence, call.ns, call.vcpu, call.pc, call.el, call.conduit, call.immediate,
+            call.x[0] & 0xFFFF_FFFF, function, *call.x[:8], *results, changed,
+        )  # fmt: skip
+        self._sink.row("hypercalls", row)
         if self.config.exit_cost_ns:
             self._state.clock_ns += self.config.exit_cost_ns
             self.local_ns[self.engine.vcpu] = self.engine.now_ns()

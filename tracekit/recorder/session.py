@@ -123,7 +123,7 @@ class Recording:
         )
         self._online = [vcpu == 0 for vcpu in range(scenario.vcpus)]
         self._end: tuple[EndReason, str | None] | None = None
-        self._last_entered: int | None = None
+        self._turn_vcpu: int | None = None  # whom the last `run` row named
         self._states_due = STATES_EVERY_NS
         self._commit_due = COMMIT_EVERY_NS
         self._vtime_max = 0
@@ -181,14 +181,14 @@ class Recording:
     def _enter(self, enter: Enter) -> None:
         board, vcpu = self.board, enter.vcpu
         board.enter(vcpu, enter.now_ns)
+        if vcpu != self._turn_vcpu:  # the last `run` row was another's: say that the engine's turn passes
+            board.emit("schedule", vcpu, vcpu, "run", enter.pcpu, None, "turn")
+            self._turn_vcpu = vcpu
         if enter.loaded:
             self._drop_timer_alarm(vcpu)
             self._memory.vcpu = vcpu
             self.hypervisor.publish(vcpu)
             board.update_timers(vcpu, enter.now_ns)
-        elif vcpu != self._last_entered:
-            board.emit("schedule", vcpu, vcpu, "run", enter.pcpu, None, "turn")
-        self._last_entered = vcpu
         self._mark(enter.now_ns)
         horizon = min(enter.horizon_ns, self._states_due, self.scenario.max_vtime_ns or NEVER)
         self._run(vcpu, horizon)
@@ -256,6 +256,8 @@ class Recording:
 
     def _transition(self, t: Transition) -> None:
         position, _ = self.board.here()
+        if t.event == "run" and t.vcpu is not None:
+            self._turn_vcpu = t.vcpu
         self.board.emit_at(
             "schedule", position, t.vtime_ns, t.vcpu, t.thread, t.event, t.pcpu, t.from_pcpu, t.reason
         )
@@ -274,18 +276,10 @@ class Recording:
         with board.at(call.position, call.ns):
             number = board.sequence(call.position)
             self._memory.vcpu = call.vcpu
-            late: list[tuple[str, int | None, tuple[Any, ...]]] = []
-            outcome = self._answer(call.vcpu, call, late)
-            row = (
-                call.position, number, call.ns, call.vcpu, call.pc, call.el, call.conduit, call.immediate,
-                call.x[0] & 0xFFFF_FFFF, self.hypervisor.name(call.x[0] & 0xFFFF_FFFF), *call.x[:8], *outcome.ret,
-                0,
-            )  # fmt: skip
-            board.finish_hypercall(outcome.ret)
-            after = board.engine.general(18)
-            changed = sum(1 << n for n in range(4, 18) if after[n] != call.x[n])
-            if self._writer is not None:
-                self._writer.append("hypercalls", (*row[:-1], changed))
+            outcome = self.hypervisor.call(
+                Hypercall(call.vcpu, call.conduit, call.immediate, call.pc, call.el, call.x)
+            )
+            board.finish_hypercall(call, number, outcome.ret, self.hypervisor.name(call.x[0] & 0xFFFF_FFFF))
             now = board.engine.now_ns()
             match outcome.effect:
                 case PowerOn(vcpu, entry, context):
@@ -307,11 +301,6 @@ class Recording:
                 case SystemReset():
                     self._end = (EndReason.RESET, None)
         self._vtime_max = max(self._vtime_max, now)
-
-    def _answer(self, vcpu: int, call: Any, late: list[Any]) -> Any:
-        return self.hypervisor.call(
-            Hypercall(vcpu=vcpu, conduit=call.conduit, immediate=call.immediate, pc=call.pc, el=call.el, x=call.x)
-        )
 
     # --- the board's director -------------------------------------------------------------------------------------------------------------
 

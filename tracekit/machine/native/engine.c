@@ -175,14 +175,12 @@ static void hook_intr(uc_engine *uc, uint32_t number, void *user) {
     stop(e);
     return;
   }
-  if (e->tail_running) { /* the cut block must not survive: its mapping may change */
+  if (e->tail_running) /* the cut block must not survive: its mapping may change */
     e->api.ctl(e->uc, e->id.ctl_remove_cache, e->tail_pc, e->tail_pc + e->tail_size);
-    stop(e);
-  }
-  if (!makes_progress(e, pc)) {
-    stop(e);
-    return;
-  }
+  /* Writing the PC inside a hook makes the engine skip the synchronisation of the PC at the next memory callback; starting it
+   * anew ends that. */
+  stop(e);
+  if (!makes_progress(e, pc)) return;
   switch (number) {
     case EXC_UNDEF:
       if (!(esr >> 26)) { /* no class: say "unknown reason" unless the instruction tells more */
@@ -195,9 +193,7 @@ static void hook_intr(uc_engine *uc, uint32_t number, void *user) {
     case EXC_BREAKPOINT: enter_exception(e, false, pc, esr, false, 0); break;
     case EXC_PREFETCH_ABORT:
     case EXC_DATA_ABORT: enter_exception(e, false, pc, esr, true, far); break;
-    default:
-      s->engine_error = -(int32_t)number;
-      stop(e);
+    default: s->engine_error = -(int32_t)number;
   }
 }
 

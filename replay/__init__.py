@@ -1,0 +1,1 @@
+"""A trace becomes the same run again, compared event by event."""

@@ -1,0 +1,34 @@
+"""Thick rows as raw columns: the native buffers by the names of their tables' columns."""
+
+from __future__ import annotations
+
+import ctypes
+
+from tracekit.machine import native
+
+_THICK_COLUMNS: dict[str, tuple[tuple[str, str | None], ...]] = {
+    "memory_writes": (
+        ("position", "position"), ("sequence", "sequence"), ("vtime_ns", "vtime_ns"), ("vcpu", "vcpu"),
+        ("origin", "origin"), ("ipa", "ipa"), ("size", "size"), ("value", "value"), ("pc", "pc"), ("cause", None),
+    ),
+    "memory_reads": (
+        ("position", "position"), ("sequence", "sequence"), ("vtime_ns", "vtime_ns"), ("vcpu", "vcpu"),
+        ("origin", "origin"), ("ipa", "ipa"), ("size", "size"), ("value", "value"), ("pc", "pc"),
+    ),
+    "blocks": (
+        ("position", "position"), ("sequence", "sequence"), ("vtime_ns", "vtime_ns"), ("vcpu", "vcpu"),
+        ("pc", "pc"), ("instructions", "instructions"),
+    ),
+}  # fmt: skip
+
+
+def thick_buffers(table: str, columns: native.Columns, count: int) -> dict[str, memoryview | None]:
+    """Views of the first `count` buffered rows, by column name; None for a column that is null throughout."""
+    out: dict[str, memoryview | None] = {}
+    for name, source in _THICK_COLUMNS[table]:
+        if source is None:
+            out[name] = None
+            continue
+        array = getattr(columns, source)
+        out[name] = memoryview(array).cast("B")[: count * ctypes.sizeof(array._type_)]
+    return out
