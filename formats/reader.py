@@ -147,7 +147,7 @@ class Trace:
             raise TraceIncompleteError(f"{path}: the recording was not closed; `tracekit recover {name}` makes it usable")
         manifests.check(manifest, where)
         trace = cls(path, store, manifest)
-        trace._check_files()
+        trace.check_files()
         if verify == "all":
             trace.check_all()
         return trace
@@ -161,7 +161,8 @@ class Trace:
         images = {f"{IMAGES}/{image['sha256']}.zst" for image in self.manifest["images"]}
         return {manifests.NAME, *(table.file for table in TABLES.values()), *images}
 
-    def _check_files(self) -> None:
+    def check_files(self) -> None:
+        """Every file is there, in its size, and none that does not belong. Errors: TraceDamaged."""
         expected, found = self.expected_files(), set(self.store.names())
         for name in sorted(expected - found):
             raise TraceDamaged(f"{self.path}: {name} is missing; `tracekit recover` saves what is left")

@@ -272,10 +272,10 @@ class TraceWriter:
             assert self._force
             old = self.path.with_name(self.path.name + ".old")
             if old.exists():
-                _remove(old)
+                remove_path(old)
             self.path.rename(old)
             self.partial.rename(self.path)
-            _remove(old)
+            remove_path(old)
         else:
             self.partial.rename(self.path)
 
@@ -287,7 +287,7 @@ class TraceWriter:
         shutil.rmtree(self.partial, ignore_errors=True)
 
 
-def _remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,0 +1,137 @@
+"""`tracekit replay`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tracekit.formats.errors import TraceVersionError
+from tracekit.formats.progress import progress_for
+from tracekit.formats.reader import Trace
+from tracekit.formats.units import format_ns
+from tracekit.formats.writer import TraceWriter
+from tracekit.replay.divergence import Divergence, Event, Result
+from tracekit.replay.session import Replay, ReplayOptions, output_manifest, replay_to
+
+
+@click.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--to", "to_position", type=click.IntRange(min=0), help="Stop at this position (instructions).")
+@click.option("--capture", type=click.Choice(["thin", "writes", "full"]), help="What to capture (default: as recorded).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write what is captured as a new trace.")
+@click.option("--force", is_flag=True, help="Replace an existing OUTPUT once the new one is whole.")
+@click.option("--engine", type=click.Choice(["fast", "safe"]), default="fast", help="safe: check every store for changed code.")
+@click.option("--page-size", type=click.Choice(["4096", "1024"]), default="4096", help="The engine's own page size.")
+@click.option("--counting", type=click.Choice(["block", "instruction"]), default="block", help="instruction: the slow reference.")
+@click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", help="auto: a bar on a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def replay(
+    trace: Path, output: Path | None, force: bool, engine: str, page_size: str, progress: str, as_json: bool, **options: Any
+) -> None:
+    """Replay TRACE from its own content alone and compare everything that happens.
+
+    Exit code 0: identical up to the recorded end. 1: it diverged; the first divergence is printed. 2: the trace is unusable.
+    """
+    chosen = ReplayOptions(mode=engine, page_size=int(page_size), **options)
+    opened = Trace.open(trace, verify="all")
+    if output is not None and chosen.to_position is not None:
+        raise click.UsageError("-o needs the whole run, without --to", click.get_current_context())
+    with progress_for(progress, f"replaying {trace.name}", opened.manifest["end"]["position"]) as bar:
+
+        def on_progress(position: int) -> None:
+            bar.tell(position, 0)
+
+        if output is None:
+            result = Replay(opened, chosen, on_progress=on_progress).run()
+        else:
+            capture = chosen.capture or str(opened.manifest.get("scenario", {}).get("capture", "thin"))
+            if "scenario" not in opened.manifest:
+                raise TraceVersionError(f"{trace}: the manifest has no scenario; nothing can be written from it")
+            writer = TraceWriter(output, output_manifest(opened, capture), force=force)
+            result = replay_to(opened, writer, chosen, on_progress)
+    for warning in result.warnings:
+        click.echo(f"tracekit: {warning}", err=True)
+    if as_json:
+        click.echo(json.dumps(as_dict(result, opened)))
+    else:
+        tell(result, opened, trace)
+    sys.exit(0 if result.is_identical else 1)
+
+
+def tell(result: Result, trace: Trace, path: Path) -> None:
+    """The verdict for people."""
+    recovered = trace.manifest.get("recovered")
+    if result.is_identical:
+        until = "to the recorded end" if result.is_whole else f"to position {result.position:,}, where it was asked to stop"
+        click.echo(
+            f"{path}: identical {until}: {result.events:,} events, {result.position:,} instructions, {format_ns(result.vtime_ns)}"
+        )
+        if recovered:
+            click.echo(f"{path}: the trace was recovered; what came after position {result.position:,} is not in it")
+        return
+    assert result.divergence is not None
+    divergence = result.divergence
+    click.echo(f"{path}: DIVERGED at position {divergence.position:,} ({format_ns(divergence.vtime_ns)})")
+    for line in explain(divergence):
+        click.echo(f"  {line}")
+
+
+def explain(d: Divergence) -> list[str]:
+    """The proof, line by line."""
+    pc = f", pc {d.pc:#x}" if d.pc is not None else ""
+    lines = [f"what:  {d.what}", f"where: position {d.position}, vtime {d.vtime_ns} ns, vCPU {d.vcpu}{pc}", f"cause: {d.cause.value}"]
+    for field in d.fields:
+        lines.append(f"  {field.name}: recorded {_number(field.recorded)}, replayed {_number(field.replayed)}")
+    if d.recorded is not None:
+        lines.append(f"recorded: {_event(d.recorded)}")
+    if d.replayed is not None:
+        lines.append(f"replayed: {_event(d.replayed)}")
+    lines.append(f"last state check that agreed: position {d.last_check_position}")
+    lines.append("events before it, all equal:")
+    lines += [f"  {_event(event)}" for event in d.before]
+    return lines
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, int) and value > 9:
+        return f"{value} ({value:#x})"
+    return "nothing" if value is None else str(value)
+
+
+def _event(event: Event) -> str:
+    parts = [f"{key}={value}" for key, value in event.as_dict().items() if key != "table" and value is not None]
+    return f"{event.table}: {' '.join(parts)}"
+
+
+def as_dict(result: Result, trace: Trace) -> dict[str, Any]:
+    """The verdict for programs."""
+    out: dict[str, Any] = {
+        "trace": str(trace.path),
+        "verdict": "identical" if result.is_identical else "diverged",
+        "position": result.position,
+        "vtime_ns": result.vtime_ns,
+        "events": result.events,
+        "whole": result.is_whole,
+        "recovered": bool(trace.manifest.get("recovered")),
+        "warnings": list(result.warnings),
+    }
+    if result.divergence is not None:
+        d = result.divergence
+        out["divergence"] = {
+            "position": d.position,
+            "vtime_ns": d.vtime_ns,
+            "vcpu": d.vcpu,
+            "pc": d.pc,
+            "what": d.what,
+            "cause": d.cause.name.lower(),
+            "fields": [{"name": f.name, "recorded": f.recorded, "replayed": f.replayed} for f in d.fields],
+            "recorded": d.recorded.as_dict() if d.recorded else None,
+            "replayed": d.replayed.as_dict() if d.replayed else None,
+            "before": [event.as_dict() for event in d.before],
+            "last_check_position": d.last_check_position,
+        }
+    return out

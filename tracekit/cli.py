@@ -1,0 +1,99 @@
+"""The face: one click group that loads each command when it is called.
+
+The table names commands by string, so `tracekit --help` imports neither unicorn nor pyarrow nor polars, and no arrow runs from
+this floor up into a wing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+from tracekit import __version__
+from tracekit.formats.errors import TracekitError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("tracekit.workbench.cli:demo", "Record a bundled guest on a contended host, replay it, show its steal report."),
+    "dump": ("tracekit.formats.cli:dump", "Print the rows of a table, or the console's bytes."),
+    "info": ("tracekit.formats.cli:info", "What a trace holds and how its run ended."),
+    "pack": ("tracekit.formats.cli:pack", "Make one file of a trace."),
+    "record": ("tracekit.recorder.cli:record", "Record a guest into a trace."),
+    "recover": ("tracekit.formats.cli:recover", "Save what is whole of an unfinished or damaged trace."),
+    "replay": ("tracekit.replay.cli:replay", "Replay a trace and compare everything that happens."),
+    "unpack": ("tracekit.formats.cli:unpack", "Make a directory of a packed trace."),
+    "verify": ("tracekit.formats.cli:verify", "Check every hash, schema and cross-reference, without running anything."),
+}
+
+
+class LazyGroup(click.Group):
+    """Lists commands from the table; loads one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command), COMMANDS[cmd_name]
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tracekit")
+def group() -> None:
+    """Record, replay and analyse arm64 guests and their stolen time.
+
+    Exit codes: 0 good or same, 1 a finding, 2 trouble, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the group. A TracekitError becomes one line and its exit code; nothing else but a finding exits with 1."""
+    try:
+        code = group(standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.exceptions.Abort:
+        click.echo("tracekit: interrupted", err=True)
+        code = 130
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see `{context.command_path} --help`)" if context is not None else ""
+        click.echo(f"tracekit: {error.format_message()}{hint}", err=True)
+        code = 2
+    except TracekitError as error:
+        click.echo(f"tracekit: {error}", err=True)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        click.echo("tracekit: interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:  # our own mistake: never 1, a CI job must not read it as a finding
+        if os.environ.get("TRACEKIT_DEBUG"):
+            traceback.print_exc()
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(last.filename)}:{last.lineno}"
+        click.echo(
+            f"tracekit: internal error at {where}: {type(error).__name__}: {error}; please report it "
+            "(TRACEKIT_DEBUG=1 shows the whole trace)".replace("\n", " "),
+            err=True,
+        )
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
