@@ -1,0 +1,1 @@
+"""Polars over traces: what was true, and what the guest was told."""

@@ -1,0 +1,1 @@
+"""What needs several wings: the demo and, later, the Python API."""
