@@ -75,7 +75,7 @@ def reads(trace: Path) -> pl.DataFrame:
     )
     key = ["position", "sequence"]
     epochs = (
-        calls.join_asof(truth.drop("sequence"), on="position", by="vcpu", strategy="backward")
+        calls.join_asof(truth.drop("sequence"), on="position", by="vcpu", strategy="backward", check_sortedness=False)
         .select("position", "vcpu", pl.col("wait_ns").fill_null(0).alias("epoch_ns"))
         .sort("position")
     )
@@ -86,8 +86,8 @@ def reads(trace: Path) -> pl.DataFrame:
         .sort(*key)
     )
     return (
-        told.join_asof(truth.drop("sequence"), on="position", by="vcpu", strategy="backward")
-        .join_asof(epochs, on="position", by="vcpu", strategy="backward")
+        told.join_asof(truth.drop("sequence"), on="position", by="vcpu", strategy="backward", check_sortedness=False)
+        .join_asof(epochs, on="position", by="vcpu", strategy="backward", check_sortedness=False)
         .with_columns(true_ns=pl.col("wait_ns").fill_null(0) - pl.col("epoch_ns").fill_null(0))
         .with_columns(error_ns=pl.col("told_ns") - pl.col("true_ns"))
         .select("position", "vtime_ns", "vcpu", "told_ns", "true_ns", "error_ns")

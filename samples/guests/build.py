@@ -18,7 +18,7 @@ REPOSITORY = HERE.parent.parent
 PREBUILT = REPOSITORY / "tracekit" / "workbench" / "guests"
 GUESTS = ("hello", "steal", "spinlock", "timer", "faults", "memory", "lse")
 FLAGS = (
-    "-O2 -std=gnu11 -static -nostdlib -ffreestanding -fno-stack-protector -fno-sanitize=undefined -fno-builtin -mno-outline-atomics "
+    "-O2 -std=gnu11 -static -nostdlib -ffreestanding -fno-stack-protector -fno-sanitize=undefined -fno-builtin -ffunction-sections -fdata-sections -mno-outline-atomics "
     "-mgeneral-regs-only -Wall -Wextra -Wl,--build-id=none -Wl,-z,max-page-size=4096 -s"
 ).split()
 CPU = {"lse": "cortex_a53+lse"}
@@ -43,7 +43,8 @@ def compile_guest(name: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / f"{name}.elf"
         target = ["-target", "aarch64-freestanding-none", f"-mcpu={CPU.get(name, 'cortex_a53')}"]
-        inputs = ["-Icommon", "common/start.S", "common/board.c", *sources, "-Wl,-T,common/link.ld"]
+        shared = ["common/start.S", "common/board.c", "common/mmu.c"]
+        inputs = ["-Icommon", *shared, *sources, "-Wl,-T,common/link.ld", "-Wl,--gc-sections"]
         subprocess.run([*zig(), *target, *FLAGS, *inputs, "-o", str(out)], cwd=HERE, check=True)
         return out.read_bytes()
 
