@@ -50,7 +50,9 @@ def true_wait(schedule: pl.LazyFrame, end_ns: int) -> pl.LazyFrame:
     row until the next the vCPU's accumulated WAIT does not change while it runs.
     """
     pieces = intervals(schedule, end_ns).with_columns(
-        waited=pl.when(pl.col("state") == WAIT).then(pl.col("end_ns").cast(pl.Int64) - pl.col("start_ns").cast(pl.Int64)).otherwise(0)
+        waited=pl.when(pl.col("state") == WAIT)
+        .then(pl.col("end_ns").cast(pl.Int64) - pl.col("start_ns").cast(pl.Int64))
+        .otherwise(0)
     )
     return (
         pieces.with_columns(wait_ns=pl.col("waited").cum_sum().over("vcpu"))

@@ -34,18 +34,29 @@ def info(trace: Path, as_json: bool) -> None:
     host = scenario.get("host", {})
     detail = f" ({end['detail']})" if end.get("detail") else ""
     lines = [
-        ("trace", f"{trace}, format {manifest['format']['major']}.{manifest['format']['minor']}, digest {manifest['digest'][:16]}"),
-        ("guest", f"{scenario.get('image')}, {machine.get('vcpus')} vCPU(s) {machine.get('cpu')}, {format_bytes(machine.get('ram_size', 0))} RAM"),
+        (
+            "trace",
+            f"{trace}, format {manifest['format']['major']}.{manifest['format']['minor']}, digest {manifest['digest'][:16]}",
+        ),
+        (
+            "guest",
+            f"{scenario.get('image')}, {machine.get('vcpus')} vCPU(s) {machine.get('cpu')}, {format_bytes(machine.get('ram_size', 0))} RAM",
+        ),
         ("host", f"{host.get('pcpus')} pCPU(s), {host.get('policy')}, {len(host.get('neighbours', []))} neighbour(s)"),
         ("engine", f"Unicorn {manifest.get('engine', {}).get('unicorn')}, {manifest.get('engine', {}).get('mode')}"),
-        ("end", f"{str(end.get('reason')).replace('_', ' ')}{detail}, position {end['position']:,}, {format_ns(end['vtime_ns'])}"),
+        (
+            "end",
+            f"{str(end.get('reason')).replace('_', ' ')}{detail}, position {end['position']:,}, {format_ns(end['vtime_ns'])}",
+        ),
     ]
     if manifest.get("recovered"):
         lines.append(("recovered", "; ".join(manifest["recovered"].get("missing", []))))
     for key, value in lines:
         click.echo(f"{key:<10} {value}")
     for image in manifest["images"]:
-        click.echo(f"{'image':<10} {image['role']}: {image['name']}, {format_bytes(image['size'])}, sha256 {image['sha256'][:16]}")
+        click.echo(
+            f"{'image':<10} {image['role']}: {image['name']}, {format_bytes(image['size'])}, sha256 {image['sha256'][:16]}"
+        )
     click.echo(f"\n{'table':<15}{'rows':>12}{'bytes':>12}{'batches':>9}")
     for name in TABLES:
         table = manifest["tables"][name]
@@ -149,7 +160,11 @@ def verify(trace: Path, as_json: bool) -> None:
 
     findings = find(trace)
     if as_json:
-        click.echo(json.dumps({"trace": str(trace), "whole": not findings, "findings": [{"where": f.where, "what": f.what} for f in findings]}))
+        click.echo(
+            json.dumps(
+                {"trace": str(trace), "whole": not findings, "findings": [{"where": f.where, "what": f.what} for f in findings]}
+            )
+        )
     else:
         for finding in findings:
             click.echo(f"{finding.where}: {finding.what}")

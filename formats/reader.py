@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, Protocol
 
 import zstandard
 
-from tracekit.formats import arrow, manifest as manifests
+from tracekit.formats import arrow
+from tracekit.formats import manifest as manifests
 from tracekit.formats.arrow import Row
 from tracekit.formats.errors import NotATraceError, TraceDamaged, TraceIncompleteError
 from tracekit.formats.tables import TABLES
@@ -172,7 +173,9 @@ class Trace:
         for name, table in TABLES.items():
             size, wanted = self.store.size(table.file), self.manifest["tables"][name]["bytes"]
             if size != wanted:
-                raise TraceDamaged(f"{self.path}/{table.file}: {size} bytes instead of {wanted}; `tracekit recover` saves what is left")
+                raise TraceDamaged(
+                    f"{self.path}/{table.file}: {size} bytes instead of {wanted}; `tracekit recover` saves what is left"
+                )
 
     def check_all(self) -> None:
         """Every hash of every file. Errors: TraceDamaged."""

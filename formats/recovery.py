@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracekit.formats import arrow, manifest as manifests
+from tracekit.formats import arrow
+from tracekit.formats import manifest as manifests
 from tracekit.formats.arrow import Row
 from tracekit.formats.errors import NotATraceError, TraceDamaged, TraceError, TraceExistsError
 from tracekit.formats.manifest import canonical
@@ -69,7 +70,9 @@ def _recover_partial(folder: Path, output: Path, force: bool) -> Recovery:
     store = FolderStore(folder)
     commits, complaint = _whole_commits(folder, store)
     if not commits:
-        raise TraceDamaged(f"{folder}: no commit is whole ({complaint or 'the recording stopped before the first one'}); nothing is usable")
+        raise TraceDamaged(
+            f"{folder}: no commit is whole ({complaint or 'the recording stopped before the first one'}); nothing is usable"
+        )
     if output == folder.with_name(folder.name.removesuffix(PARTIAL_SUFFIX)):
         if output.exists() and not force:
             raise TraceExistsError(f"{output} exists; name another place with -o, or --force")
@@ -179,7 +182,11 @@ def _recover_damaged(trace: Trace, output: Path, force: bool) -> Recovery:
             for row in _rows_before(trace, table, cut):
                 writer.append(table, row)
                 rows, vtime = rows + 1, max(vtime, row[2])
-        settled = dict(end) if is_whole else {"position": cut[0], "sequence": cut[1], "vtime_ns": vtime, "reason": "recovered", "detail": None}
+        settled: dict[str, Any] = (
+            dict(end)
+            if is_whole
+            else {"position": cut[0], "sequence": cut[1], "vtime_ns": vtime, "reason": "recovered", "detail": None}
+        )
         writer.close(settled)
     except BaseException:
         writer.abandon()

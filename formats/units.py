@@ -13,19 +13,19 @@ _SIZE = re.compile(r"\s*(\d{1,18})\s*([KMG]?)(?:i?B)?\s*", re.IGNORECASE)
 
 
 def parse_duration_ns(text: str) -> int:
-    """"3ms", "1.5s" in ns, exactly. Errors: InputError."""
+    """ "3ms", "1.5s" in ns, exactly. Errors: InputError."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise InputError(f"{text!r} is not a duration; write a number with ns, us, ms, s or min, for example 3ms")
     whole, fraction, unit = match[1], match[2] or "", match[3]
-    scaled = int(whole + fraction) * _DURATIONS[unit]
+    scaled: int = int(whole + fraction) * _DURATIONS[unit]
     if scaled % 10 ** len(fraction):
         raise InputError(f"{text!r} is finer than a nanosecond")
-    return scaled // 10 ** len(fraction)
+    return scaled // int(10 ** len(fraction))
 
 
 def parse_size(text: str) -> int:
-    """"512M", "4096" in bytes. Errors: InputError."""
+    """ "512M", "4096" in bytes. Errors: InputError."""
     match = _SIZE.fullmatch(text)
     if match is None:
         raise InputError(f"{text!r} is not a size; write a number of bytes or with K, M or G, for example 512M")

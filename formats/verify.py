@@ -12,11 +12,11 @@ from tracekit.formats.errors import TraceError
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import TABLES
 
-_AFTER = {
+_AFTER: dict[str, str] = {
     "online": "wait", "offline": "block", "run": "run", "preempt": "wait", "block": "block", "wake": "wait", "yield": "wait",
     "throttle": "wait", "unthrottle": "wait", "pause": "block", "resume": "wait",
 }  # fmt: skip
-_BEFORE = {
+_BEFORE: dict[str, set[str | None]] = {
     "online": {None, "block"}, "offline": {None, "run", "wait"}, "run": {"wait"}, "preempt": {"run"}, "block": {"run", "wait"},
     "wake": {"block"}, "yield": {"run"}, "throttle": {"run", "wait"}, "unthrottle": {"wait"},
     "pause": {"run", "wait", "block"}, "resume": {"block"},
@@ -110,7 +110,7 @@ def _order(trace: Trace, name: str, vcpus: int, end: int) -> Iterator[Finding]:
             if vcpu_column[at] is not None and vcpu_column[at] >= vcpus:
                 yield Finding(name, f"row at position {key[0]} names vCPU {vcpu_column[at]} of {vcpus}")
                 return
-        expected = {
+        expected: dict[str, list[int]] = {
             "position": [positions[0], positions[-1]],
             "sequence": [sequences[0], sequences[-1]],
             "vtime_ns": [min(vtimes), max(vtimes)],

@@ -12,7 +12,8 @@ from typing import Any
 
 import zstandard
 
-from tracekit.formats import arrow, manifest as manifests
+from tracekit.formats import arrow
+from tracekit.formats import manifest as manifests
 from tracekit.formats.arrow import ArrowFile, Row
 from tracekit.formats.errors import DiskError, TraceExistsError
 from tracekit.formats.manifest import canonical
@@ -46,7 +47,9 @@ def disk_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DiskError(f"cannot write {where}: {error.strerror or error}; what was committed can be had with `tracekit recover`") from None
+        raise DiskError(
+            f"cannot write {where}: {error.strerror or error}; what was committed can be had with `tracekit recover`"
+        ) from None
 
 
 class _TableWriter:
@@ -207,9 +210,7 @@ class TraceWriter:
             f"what was committed can be had with `tracekit recover {self.path}`"
         )
 
-    def commit(
-        self, position: int, sequence: int, vtime_ns: int, open_rows: Mapping[str, Sequence[Row]] | None = None
-    ) -> None:
+    def commit(self, position: int, sequence: int, vtime_ns: int, open_rows: Mapping[str, Sequence[Row]] | None = None) -> None:
         """From here on a crash loses nothing before (position, sequence). open_rows: rows that are not finished yet."""
         tables: dict[str, Any] = {}
         with disk_errors(self.partial):

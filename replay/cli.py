@@ -83,7 +83,11 @@ def tell(result: Result, trace: Trace, path: Path) -> None:
 def explain(d: Divergence) -> list[str]:
     """The proof, line by line."""
     pc = f", pc {d.pc:#x}" if d.pc is not None else ""
-    lines = [f"what:  {d.what}", f"where: position {d.position}, vtime {d.vtime_ns} ns, vCPU {d.vcpu}{pc}", f"cause: {d.cause.value}"]
+    lines = [
+        f"what:  {d.what}",
+        f"where: position {d.position}, vtime {d.vtime_ns} ns, vCPU {d.vcpu}{pc}",
+        f"cause: {d.cause.value}",
+    ]
     for field in d.fields:
         lines.append(f"  {field.name}: recorded {_number(field.recorded)}, replayed {_number(field.replayed)}")
     if d.recorded is not None:

@@ -34,9 +34,7 @@ class EventStream:
     """A cursor over the thin rows of every table, merged by (position, sequence). Errors: TraceDamaged, when reached."""
 
     def __init__(self, trace: Trace) -> None:
-        self._merged = heapq.merge(
-            *(self._table(trace, name) for name in TABLES), key=lambda event: (event.row[0], event.row[1])
-        )
+        self._merged = heapq.merge(*(self._table(trace, name) for name in TABLES), key=lambda event: (event.row[0], event.row[1]))
         self._ahead: deque[Event] = deque()
         self.taken = 0
 

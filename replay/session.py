@@ -134,9 +134,7 @@ class Replay:
             self._run()
         except _Diverged as diverged:
             divergence = self._first(diverged.divergence)
-        return Result(
-            divergence, self.board.engine.position, self._vtime_ns, self._events.taken, self._is_whole, self.warnings
-        )
+        return Result(divergence, self.board.engine.position, self._vtime_ns, self._events.taken, self._is_whole, self.warnings)
 
     def _run(self) -> None:
         engine = self.board.engine
@@ -216,7 +214,7 @@ class Replay:
 
     def _apply(self, event: Event) -> bool:
         """Carry one decision out; False if it cannot be yet, because the guest has to act first."""
-        position, sequence, ns, vcpu = event.row[:4]
+        position, _, ns, vcpu = event.row[:4]
         self._vtime_ns = max(self._vtime_ns, ns)
         table, board = event.table, self.board
         if table == "interrupts":
@@ -417,9 +415,7 @@ class Replay:
             names = ", ".join(one.name for one in fields)
             what = f"{replayed.table}: {names} {'differs' if len(fields) == 1 else 'differ'}"
         else:
-            fields = (
-                Field("event", recorded.table if recorded else None, replayed.table if replayed else None),
-            )
+            fields = (Field("event", recorded.table if recorded else None, replayed.table if replayed else None),)
             mine = f"a {recorded.table} event" if recorded else "nothing more"
             theirs = f"a {replayed.table} event" if replayed else "nothing more"
             what = f"recorded: {mine}; replayed: {theirs}"
@@ -437,9 +433,7 @@ class Replay:
     def _fail(self, what: str, cause: Cause, recorded: Event | None) -> None:
         self._raise(what, cause, (), recorded, None)
 
-    def _raise(
-        self, what: str, cause: Cause, fields: tuple[Field, ...], recorded: Event | None, replayed: Event | None
-    ) -> None:
+    def _raise(self, what: str, cause: Cause, fields: tuple[Field, ...], recorded: Event | None, replayed: Event | None) -> None:
         if cause is Cause.DRIFT and self.warnings:
             cause = Cause.ENGINE
         rows = [event.row for event in (recorded, replayed) if event is not None]
@@ -480,7 +474,9 @@ class Replay:
 
 def output_manifest(trace: Trace, capture: str) -> dict[str, Any]:
     """The manifest of a trace that a replay writes: the same run, perhaps with thicker columns."""
-    manifest = {key: value for key, value in trace.manifest.items() if key not in ("digest", "tables", "complete", "end", "images")}
+    manifest = {
+        key: value for key, value in trace.manifest.items() if key not in ("digest", "tables", "complete", "end", "images")
+    }
     manifest["scenario"] = {**manifest["scenario"], "capture": capture}
     return manifest
 

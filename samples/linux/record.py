@@ -13,8 +13,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from fetch import FetchError, default_cache, fetch  # noqa: E402  (a script beside this one, not a package)
-from initramfs import initramfs  # noqa: E402
+from fetch import FetchError, default_cache, fetch
+from initramfs import initramfs
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tracekit.host.config import Directive, HostConfig
 from tracekit.host.policies import policy_for
@@ -103,7 +104,7 @@ class Host:
                 self._emit("offline", thread, 0, "start")
         for directive in sorted(self._config.directives, key=lambda one: one.at_ns):
             if directive.vcpu < self._vcpu_count:
-                self._push(directive.at_ns, lambda now, one=directive: self._direct(one, now), matters=True)
+                self._push(directive.at_ns, partial(self._direct, directive), matters=True)
         for pcpu in self._pcpus:
             self._dispatch(pcpu, 0, "start")
 
@@ -114,9 +115,7 @@ class Host:
                 heapq.heappop(self._heap)
             event_ns = self._heap[0].at_ns if self._heap else FAR_NS
             running = [p for p in self._pcpus if p.current is not None and p.current.vcpu is not None]
-            behind = min(
-                (p for p in running if p.local_ns < event_ns), key=lambda p: (p.local_ns, p.index), default=None
-            )
+            behind = min((p for p in running if p.local_ns < event_ns), key=lambda p: (p.local_ns, p.index), default=None)
             if behind is not None:
                 assert behind.current is not None and behind.current.vcpu is not None
                 others = [p.local_ns for p in running if p is not behind]
@@ -369,7 +368,9 @@ class Host:
             return
         pcpu.has_slice_event = True
         generation = pcpu.generation
-        self._push(max(now_ns, pcpu.started_ns + pcpu.slice_ns), lambda now: self._end_slice(pcpu, generation, now), matters=False)
+        self._push(
+            max(now_ns, pcpu.started_ns + pcpu.slice_ns), lambda now: self._end_slice(pcpu, generation, now), matters=False
+        )
 
     def _end_slice(self, pcpu: Pcpu, generation: int, now_ns: int) -> None:
         if pcpu.generation != generation:

@@ -496,4 +496,3 @@ class Board:
         for ipa, data in segments:
             self.memory.write_bytes(ipa, data)
         self.engine.flush_code()
-

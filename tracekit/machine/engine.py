@@ -294,9 +294,7 @@ class Engine:
     def clock_remainder(self) -> int:
         """Parts of a ns (of ns_denominator) that the loaded vCPU's clock holds beyond now_ns()."""
         state = self.state
-        return int(
-            ((state.position - state.clock_position) * state.ns_numerator + state.clock_remainder) % state.ns_denominator
-        )
+        return int(((state.position - state.clock_position) * state.ns_numerator + state.clock_remainder) % state.ns_denominator)
 
     def now_ns(self) -> int:
         """Local time at the present position."""
@@ -368,7 +366,7 @@ class Engine:
         """The portable register list of one vCPU."""
         raw = (c_uint64 * VALUES)()
         self._lib.tk_read_registers(self._handle, vcpu, PLAIN_IDS, len(PLAIN), SYSTEM_IDS, len(SYSTEM), raw)
-        return canonical(raw)
+        return canonical(list(raw))
 
     def set_registers(self, vcpu: int, registers: Registers) -> None:
         """Load a vCPU from its portable list (the exclusive monitor is cleared)."""
@@ -412,4 +410,3 @@ class Engine:
         """End the straight run of instructions that is being captured."""
         if self.state.captures_blocks:
             self._lib.tk_close_run(self._handle)
-

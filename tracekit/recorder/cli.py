@@ -26,7 +26,9 @@ PROGRESS = click.Choice(["auto", "plain", "none"])
 @click.command()
 @click.argument("guest", required=False)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The new trace, by custom NAME.tkt.")
-@click.option("--scenario", type=click.Path(path_type=Path), help="A TOML file with the run's configuration; options go before it.")
+@click.option(
+    "--scenario", type=click.Path(path_type=Path), help="A TOML file with the run's configuration; options go before it."
+)
 @click.option("--vcpus", type=int, help="Virtual CPUs, 1 to 8 (default 1).")
 @click.option("--pcpus", type=int, help="Physical CPUs of the modelled host (default 1).")
 @click.option("--ram", help="Guest memory (default 512M).")
@@ -142,6 +144,4 @@ def configure(base: Scenario, options: dict[str, Any]) -> Scenario:
             hypervisor["pv_base"] = int(options["pv_base"], 0)
         except ValueError:
             raise InputError(f"--pv-base {options['pv_base']!r}: an address is needed, for example 0x90a0000") from None
-    return replace(
-        base, host=replace(base.host, **host), hypervisor=replace(base.hypervisor, **hypervisor), **changes
-    ).checked()
+    return replace(base, host=replace(base.host, **host), hypervisor=replace(base.hypervisor, **hypervisor), **changes).checked()

@@ -132,7 +132,7 @@ def parse_watch(text: str) -> tuple[int, int]:
 
 
 def parse_rational(text: str | int) -> tuple[int, int]:
-    """"1", "3/2": ns for each instruction. Errors: InputError."""
+    """ "1", "3/2": ns for each instruction. Errors: InputError."""
     numerator, _, denominator = str(text).partition("/")
     try:
         return int(numerator), int(denominator or "1")

@@ -258,9 +258,7 @@ class Recording:
         position, _ = self.board.here()
         if t.event == "run" and t.vcpu is not None:
             self._turn_vcpu = t.vcpu
-        self.board.emit_at(
-            "schedule", position, t.vtime_ns, t.vcpu, t.thread, t.event, t.pcpu, t.from_pcpu, t.reason
-        )
+        self.board.emit_at("schedule", position, t.vtime_ns, t.vcpu, t.thread, t.event, t.pcpu, t.from_pcpu, t.reason)
 
     def _pv_event(self, e: PvEvent) -> None:
         self.board.emit("pvtime", e.vcpu, e.event, e.ipa, e.stolen_ns, e.revision, e.attributes)
@@ -276,9 +274,7 @@ class Recording:
         with board.at(call.position, call.ns):
             number = board.sequence(call.position)
             self._memory.vcpu = call.vcpu
-            outcome = self.hypervisor.call(
-                Hypercall(call.vcpu, call.conduit, call.immediate, call.pc, call.el, call.x)
-            )
+            outcome = self.hypervisor.call(Hypercall(call.vcpu, call.conduit, call.immediate, call.pc, call.el, call.x))
             board.finish_hypercall(call, number, outcome.ret, self.hypervisor.name(call.x[0] & 0xFFFF_FFFF))
             now = board.engine.now_ns()
             match outcome.effect:

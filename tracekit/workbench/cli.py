@@ -25,13 +25,20 @@ def demo(output: Path | None, force: bool, as_json: bool) -> None:
         shown = run(path, force=force, tell=lambda text: click.echo(text, err=True))
         good = shown.result.is_identical and shown.recorded.end.reason.is_good and all(not s.error_ns for s in shown.steal)
         if as_json:
-            steal = [{"vcpu": s.vcpu, "reads": s.reads, "told_ns": s.told_ns, "true_ns": s.true_ns, "error_ns": s.error_ns} for s in shown.steal]
+            steal = [
+                {"vcpu": s.vcpu, "reads": s.reads, "told_ns": s.told_ns, "true_ns": s.true_ns, "error_ns": s.error_ns}
+                for s in shown.steal
+            ]
             verdict = "identical" if shown.result.is_identical else "diverged"
-            click.echo(json.dumps({"verdict": verdict, "position": shown.result.position, "console": shown.console, "steal": steal}))
+            click.echo(
+                json.dumps({"verdict": verdict, "position": shown.result.position, "console": shown.console, "steal": steal})
+            )
         else:
             for line in shown.console.splitlines():
                 click.echo(f"  guest | {line}")
-            click.echo(f"\nrecorded  {shown.recorded.end.position:,} instructions, {format_ns(shown.recorded.end.vtime_ns)} of virtual time")
+            click.echo(
+                f"\nrecorded  {shown.recorded.end.position:,} instructions, {format_ns(shown.recorded.end.vtime_ns)} of virtual time"
+            )
             verdict = "identical" if shown.result.is_identical else f"DIVERGED ({shown.result.divergence})"
             click.echo(f"replayed  {verdict}: {shown.result.events:,} events compared")
             click.echo(f"\n{'vCPU':>4}{'reads':>8}{'told':>16}{'true':>16}{'error':>10}")
