@@ -1,8 +1,8 @@
 /* Guest stores, loads and straight runs of instructions, into columns.
  *
  * The engine's memory hooks have habits of their own; a row is an architectural piece of at most 8 bytes (SPEC "memory_writes"):
- * DC ZVA arrives as 66 single bytes and becomes eight rows; a store over a page boundary arrives whole and then byte by byte;
- * a failed CAS writes the old value back and becomes none; STXR's inner load is no load. */
+ * DC ZVA arrives as 66 single bytes and becomes eight rows; a store over a page boundary becomes one row for each byte; a failed CAS
+ * writes the old value back and becomes none; STXR's inner load is no load. */
 #include "engine.h"
 
 #include <string.h>
@@ -63,16 +63,24 @@ static bool compare_failed(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, u
   return e->cas_failed;
 }
 
+/* A store over a 4 KiB boundary: the engine tells it once, with the first page's address; the second page may lie anywhere. It
+ * becomes one row for each byte. */
+static void straddle(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, unsigned size, uint64_t value) {
+  uint64_t next = (pa | 0xfff) + 1, va;
+  if (tk_access_address(e, word, pc, pa, &va)) {
+    uint64_t found;
+    if (!e->api.vmem_translate(e->uc, (va | 0xfff) + 1, e->id.prot_read, &found)) next = found;
+  }
+  unsigned first = 0x1000 - (unsigned)(pa & 0xfff);
+  for (unsigned i = 0; i < size; i++)
+    access_row(e, TK_WRITES, pc, i < first ? pa + i : next + i - first, 1, value >> 8 * i & 0xff);
+}
+
 void tk_hook_write(uc_engine *uc, int type, uint64_t pa, int size, int64_t value, void *user) {
   (void)uc, (void)type;
   Engine *e = user;
   if (!is_ram(e, pa) || size <= 0) return;
   uint64_t pc = tk_pc(e);
-  if (e->straddle_left && size == 1) {
-    e->straddle_left--;
-    return;
-  }
-  e->straddle_left = 0;
   uint32_t word = word_at(e, pc);
   if (tk_is_dc_zva(word)) {
     uint64_t position = tk_position_at(e, pc);
@@ -82,9 +90,9 @@ void tk_hook_write(uc_engine *uc, int type, uint64_t pa, int size, int64_t value
     return;
   }
   if ((tk_is_cas(word) || tk_is_casp(word)) && compare_failed(e, word, pc, pa, (unsigned)size)) return;
-  if (size > 1 && (pa & (e->s.page_size - 1)) + (unsigned)size > e->s.page_size) {
-    if ((pa & 0xfff) + (unsigned)size > 0x1000) return; /* two 4 KiB pages: the bytes follow one by one */
-    e->straddle_left = (uint64_t)size;                  /* an engine page only: the bytes that follow are the same store again */
+  if ((pa & 0xfff) + (unsigned)size > 0x1000) {
+    straddle(e, word, pc, pa, (unsigned)size, (uint64_t)value);
+    return;
   }
   access_row(e, TK_WRITES, pc, pa, (unsigned)size, truncated((uint64_t)value, (unsigned)size));
 }

@@ -214,6 +214,17 @@ static uint64_t extended(uint64_t v, int extend) {
     default: return v;
   }
 }
+/* The virtual address of the piece of a load or store that has this physical address; false if the instruction does not tell.
+ * Pieces (the second register of a pair, a line of DC ZVA) lie within 64 bytes and keep the offset inside their page. */
+bool tk_access_address(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, uint64_t *va) {
+  Access a = tk_decode_access(word);
+  if (!a.known) return false;
+  uint64_t address = (a.base == 32 ? pc : tk_register(e, a.base)) + (uint64_t)a.offset;
+  if (a.index >= 0) address += (a.index == 31 ? 0 : extended(tk_register(e, a.index), a.extend)) << a.shift;
+  uint64_t piece = (pa - address) & 0xfff;
+  *va = address + (piece < 64 ? piece : 0);
+  return true;
+}
 static void external_abort(Engine *e, int error) {
   State *s = &e->s;
   bool fetch = error == e->id.err_fetch_unmapped;
@@ -225,15 +236,7 @@ static void external_abort(Engine *e, int error) {
   if (!makes_progress(e, pc)) return;
   uint32_t iss = 0x10;
   if (!fetch) {
-    Access a = tk_decode_access(code_at(e, pc));
-    far = e->abort_pa;
-    if (a.known) {
-      uint64_t base = a.base == 32 ? pc : tk_register(e, a.base);
-      far = base + (uint64_t)a.offset;
-      if (a.index >= 0) far += (a.index == 31 ? 0 : extended(tk_register(e, a.index), a.extend)) << a.shift;
-      uint64_t element = e->abort_pa - far; /* the second register of a pair, a line of DC ZVA: same page offset arithmetic */
-      if ((element & 0xfff) < 64) far += element & 0xfff;
-    }
+    if (!tk_access_address(e, code_at(e, pc), pc, e->abort_pa, &far)) far = e->abort_pa;
     if (e->abort_is_write) iss |= 1u << 6;
   }
   uint32_t ec = (fetch ? EC_INSN_ABORT : EC_DATA_ABORT) + (read32(e, e->id.pstate) >> 2 & 3 ? 1 : 0);

@@ -151,7 +151,6 @@ typedef struct {
   uint64_t block_serial, code_serial, code_va;
   const uint8_t *code_page;
   uint64_t zva_position, zva_pc, cas_position, run_start_pc, run_next_pc, run_position, run_vtime;
-  uint64_t straddle_left;
   bool cas_failed, run_open;
   uint32_t run_vcpu;
   Columns *columns[3];
@@ -169,6 +168,7 @@ uint64_t tk_register(Engine *e, int n);
 uint64_t tk_position_at(const Engine *e, uint64_t pc);
 uint64_t tk_ns_at(const Engine *e, uint64_t position);
 const uint8_t *tk_code_word(Engine *e, uint64_t pc);
+bool tk_access_address(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, uint64_t *va);
 
 /* capture.c */
 void tk_hook_write(uc_engine *, int type, uint64_t pa, int size, int64_t value, void *user);

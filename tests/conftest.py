@@ -1,0 +1,1 @@
+"""Nothing is shared but the folder of this file; see support.py."""

@@ -1,0 +1,240 @@
+"""KVM's answers row by row (pvtime.md 1.12), PSCI, and the golden vectors of 5.8."""
+
+from __future__ import annotations
+
+import pytest
+
+from tracekit.formats.errors import InputError
+from tracekit.hypervisor import Hypervisor
+from tracekit.hypervisor.config import HypervisorConfig
+from tracekit.hypervisor.effects import PowerOff, PowerOn, Standby, SystemOff, SystemReset
+from tracekit.hypervisor.profile import PROFILES
+from tracekit.hypervisor.pvtime import PvEvent, PvTime
+from tracekit.hypervisor.smccc import KVM_UID, Hypercall
+from tracekit.machine.memory import GuestFault
+
+NO = (1 << 64) - 1
+BASE = 0x090A_0000
+
+
+class Memory:
+    """Guest memory as a dictionary of bytes; every store is noted."""
+
+    def __init__(self) -> None:
+        self.bytes: dict[int, int] = {}
+        self.stores: list[tuple[int, int, int, str]] = []
+        self.is_mapped = True
+
+    def read(self, ipa: int, size: int) -> int:
+        if not self.is_mapped:
+            raise GuestFault("no memory")
+        return int.from_bytes(bytes(self.bytes.get(ipa + i, 0xEE) for i in range(size)), "little")
+
+    def store(self, ipa: int, size: int, value: int, cause: str) -> None:
+        if not self.is_mapped:
+            raise GuestFault("no memory")
+        self.stores.append((ipa, size, value, cause))
+        for i, byte in enumerate(value.to_bytes(size, "little")):
+            self.bytes[ipa + i] = byte
+
+
+class Machine:
+    """A hypervisor over fake memory and a fake run_delay."""
+
+    def __init__(self, pv_time: bool = True, vcpus: int = 2) -> None:
+        self.memory = Memory()
+        self.delay = [0] * vcpus
+        self.events: list[PvEvent] = []
+        self.online = {0}
+        config = HypervisorConfig(pv_time=pv_time)
+        self.hypervisor = Hypervisor(
+            config, vcpus, self.memory, lambda v: self.delay[v], self.events.append, lambda v: v in self.online
+        )
+
+    def call(self, function: int, *x: int, conduit: str = "hvc", immediate: int = 0, vcpu: int = 0) -> tuple[int, int, int, int]:
+        registers = (function, *x, *[0x55] * (17 - len(x)))
+        return self.hypervisor.call(Hypercall(vcpu, conduit, immediate, 0, 1, registers)).ret
+
+    def effect(self, function: int, *x: int) -> object:
+        registers = (function, *x, *[0] * (17 - len(x)))
+        return self.hypervisor.call(Hypercall(0, "hvc", 0, 0, 1, registers)).effect
+
+
+FEATURES, ST, ARCH = 0xC500_0020, 0xC500_0021, 0x8000_0001
+ROWS = [
+    # function, x1, pv_time, conduit, immediate, x0
+    (0x8000_0000, 0, True, "hvc", 0, 0x10001),  # SMCCC_VERSION
+    (0xFFFF_FFFF_8000_0000, 0, True, "hvc", 0, 0x10001),  # the id is W0 (1.6)
+    (ARCH, FEATURES, True, "hvc", 0, 0),
+    (ARCH, FEATURES, False, "hvc", 0, 0),  # independent of whether an IPA was configured
+    (ARCH, ST, True, "hvc", 0, NO),  # no case for it
+    (ARCH, 0x8000_0000, True, "hvc", 0, NO),
+    (ARCH, 0x8000_0001, True, "hvc", 0, NO),
+    (FEATURES, FEATURES, True, "hvc", 0, 0),
+    (FEATURES, ST, True, "hvc", 0, 0),
+    (FEATURES, 0xDEAD_0000_0000_0000 | ST, True, "hvc", 0, 0),  # the argument is truncated
+    (FEATURES, FEATURES, False, "hvc", 0, NO),
+    (FEATURES, ST, False, "hvc", 0, NO),
+    (FEATURES, 0xC500_0022, True, "hvc", 0, NO),  # the draft's id
+    (FEATURES, 0, True, "hvc", 0, NO),
+    (ST, 0x1234, True, "hvc", 0, BASE),
+    (ST, 0, False, "hvc", 0, NO),
+    (0xC500_0022, 0, True, "hvc", 0, NO),
+    (0x8500_0020, ST, True, "hvc", 0, NO),  # the 32-bit convention has no stolen time
+    (0x8500_0021, 0, True, "hvc", 0, NO),
+    (0xC400_0099, 0, True, "hvc", 0, NO),
+    (0, 0, True, "hvc", 0, NO),
+    (0x8400_0050, 0, True, "hvc", 0, NO),  # TRNG
+    (FEATURES, ST, True, "smc", 0, 0),  # since v6.4
+    (FEATURES, ST, True, "smc", 1, NO),  # non-zero immediate
+    (0x8400_0000, 0, True, "hvc", 0, 0x10001),  # PSCI_VERSION
+    (0x8400_0006, 0, True, "hvc", 0, 2),  # MIGRATE_INFO_TYPE
+    (0x8400_000A, 0x8000_0000, True, "hvc", 0, 0),  # PSCI_FEATURES(SMCCC_VERSION)
+    (0x8400_000A, 0xC400_0003, True, "hvc", 0, 0),
+    (0x8400_000A, 0xC400_000E, True, "hvc", 0, NO),
+    (0x8400_000A, 0xC500_0020, True, "hvc", 0, NO),
+]
+
+
+@pytest.mark.parametrize(("function", "x1", "pv_time", "conduit", "immediate", "x0"), ROWS)
+def test_what_kvm_answers(function: int, x1: int, pv_time: bool, conduit: str, immediate: int, x0: int) -> None:
+    """X0 as KVM gives it, X1..X3 zero."""
+    assert Machine(pv_time).call(function, x1, conduit=conduit, immediate=immediate) == (x0, 0, 0, 0)
+
+
+def test_kvm_says_who_it_is() -> None:
+    """The vendor's UID in four registers."""
+    assert Machine().call(0x8600_FF01) == KVM_UID
+
+
+PSCI = [
+    # function, x1, x2, x3, x0, effect
+    (0xC400_0003, 1, 0x4008_0000, 7, 0, PowerOn(1, 0x4008_0000, 7)),
+    (0x8400_0003, 1, 0xF_4008_0000, 0xF_0000_0007, 0, PowerOn(1, 0x4008_0000, 7)),  # 32-bit: low halves
+    (0xC400_0003, 0, 0, 0, NO - 3, None),  # ALREADY_ON
+    (0xC400_0003, 2, 0, 0, NO - 1, None),  # INVALID_PARAMETERS: no such vCPU
+    (0xC400_0003, 1 << 63, 0, 0, NO - 1, None),
+    (0xC400_0004, 0, 0, 0, 0, None),  # AFFINITY_INFO: on
+    (0xC400_0004, 1, 0, 0, 1, None),  # off
+    (0xC400_0004, 5, 0, 0, NO - 1, None),
+    (0xC400_0004, 0, 1, 0, 0, None),  # one of the cluster is on
+    (0xC400_0004, 0, 4, 0, NO - 1, None),
+    (0x8400_0002, 0, 0, 0, 0, PowerOff()),
+    (0xC400_0001, 0, 0, 0, 0, Standby()),
+    (0x8400_0008, 0, 0, 0, 0, SystemOff()),
+    (0x8400_0009, 0, 0, 0, 0, SystemReset()),
+]
+
+
+@pytest.mark.parametrize(("function", "x1", "x2", "x3", "x0", "effect"), PSCI)
+def test_psci(function: int, x1: int, x2: int, x3: int, x0: int, effect: object) -> None:
+    """Results and effects of power calls."""
+    machine = Machine()
+    assert machine.call(function, x1, x2, x3)[0] == x0
+    assert machine.effect(function, x1, x2, x3) == effect
+
+
+def test_enabling_zeroes_the_structure() -> None:
+    """PV_TIME_ST: 64 bytes of zeros in eight single-copy stores, a new epoch each time (3.4)."""
+    machine = Machine()
+    machine.delay[1] = 500
+    assert machine.call(ST, vcpu=1)[0] == BASE + 64
+    assert machine.memory.stores == [(BASE + 64 + 8 * i, 8, 0, "pvtime_enable") for i in range(8)]
+    machine.delay[1] = 503
+    machine.hypervisor.publish(1)
+    assert machine.memory.stores[-1] == (BASE + 72, 8, 3, "pvtime")
+    assert machine.call(ST, vcpu=1)[0] == BASE + 64
+    machine.hypervisor.publish(1)
+    assert machine.memory.read(BASE + 72, 8) == 0
+    assert [event.event for event in machine.events] == ["enable", "publish", "enable", "publish"]
+
+
+def test_a_failed_read_keeps_the_delta() -> None:
+    """Section 3.5: nothing is lost while the page is away."""
+    machine = Machine()
+    machine.call(ST)
+    machine.delay[0] = 10
+    machine.memory.is_mapped = False
+    machine.hypervisor.publish(0)
+    machine.memory.is_mapped = True
+    machine.delay[0] = 15
+    machine.hypervisor.publish(0)
+    assert machine.memory.read(BASE + 8, 8) == 15
+
+
+class Clock:
+    """A vCPU thread whose schedule a test plays: (state, from, to); publications at each WAIT -> RUN."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.delay = 0
+        self.pv = PvTime(PROFILES["kvm"], (BASE,), self.memory, lambda _: self.delay, lambda _: None)
+        self.enable()
+
+    def enable(self) -> None:
+        self.pv.stolen_time(Hypercall(0, "hvc", 0, 0, 1, (ST, *[0] * 17)))
+
+    def waited(self, ns: int) -> None:
+        """A wait has ended: the thread arrives on a pCPU and the guest is entered."""
+        self.delay += ns
+        self.pv.publish(0)
+
+    @property
+    def stored(self) -> int:
+        return self.memory.read(BASE + 8, 8)
+
+
+def test_golden_vector_a() -> None:
+    """RUN 0-4, WAIT 4-7, RUN 7-10: 0 before 7, 3 from 7."""
+    clock = Clock()
+    assert clock.stored == 0
+    clock.waited(3)
+    assert clock.stored == 3
+
+
+def test_golden_vector_b() -> None:
+    """RUN 0-2, BLOCK 2-9, WAIT 9-10: sleeping is not stolen."""
+    clock = Clock()
+    clock.waited(1)
+    assert clock.stored == 1
+
+
+def test_golden_vector_c() -> None:
+    """As A, PV_TIME_ST again at 8: 0 from 8."""
+    clock = Clock()
+    clock.waited(3)
+    clock.enable()
+    assert clock.stored == 0
+    clock.waited(0)
+    assert clock.stored == 0
+
+
+def test_golden_vector_d() -> None:
+    """As A, moved between run queues at 5: 1 on the old, 2 on the new clock, still 3."""
+    clock = Clock()
+    clock.delay += 1
+    clock.waited(2)
+    assert clock.stored == 3
+
+
+def test_golden_vector_e() -> None:
+    """A snapshot after A, restored into a thread that waited 5 before its first KVM_RUN: 8."""
+    clock = Clock()
+    clock.waited(3)
+    memory = clock.memory
+    restored = PvTime(PROFILES["kvm"], (BASE,), memory, lambda _: 5, lambda _: None)
+    restored.publish(0)
+    assert memory.read(BASE + 8, 8) == 8
+
+
+@pytest.mark.parametrize("base", [1, 32, -64, 1 << 48])
+def test_structures_are_aligned(base: int) -> None:
+    """64 bytes (2.2)."""
+    with pytest.raises(InputError, match="64-byte aligned"):
+        HypervisorConfig(pv_base=base)
+
+
+def test_profiles_are_named() -> None:
+    """A wrong profile lists the right ones."""
+    with pytest.raises(InputError, match="must be one of kvm"):
+        HypervisorConfig(profile="xen")
