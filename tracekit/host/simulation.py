@@ -360,7 +360,7 @@ class Host:
             self._ensure_slice(pcpu, now_ns)
         if thread.neighbour is not None and thread.neighbour.sleep_ns:
             generation = pcpu.generation
-            self._push(now_ns + thread.burst_left_ns, lambda now: self._end_burst(pcpu, generation, now), matters=False)
+            self._push(now_ns + max(0, thread.burst_left_ns), lambda now: self._end_burst(pcpu, generation, now), matters=False)
 
     def _ensure_slice(self, pcpu: Pcpu, now_ns: int) -> None:
         """Somebody waits: the running thread's slice now has an end."""
