@@ -7,6 +7,7 @@ touched. Prints the path of the kernel; what is there already is used again.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import re
 import shutil
@@ -36,6 +37,13 @@ def default_cache() -> Path:
 
 def fetch(flavour: str, cache: Path) -> Path:
     """The kernel of a flavour, downloaded if it is not in the cache. Errors: FetchError."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:  # two at once: the second finds what the first has fetched
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _fetch_locked(flavour, cache)
+
+
+def _fetch_locked(flavour: str, cache: Path) -> Path:
     folder = cache / "kernels" / flavour
     present = sorted(folder.glob("vmlinuz-*"))
     if present:
