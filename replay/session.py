@@ -106,6 +106,7 @@ class Replay:
         self._sgis: list[tuple[int, int, int, int]] = []  # (at_ns, source, target, intid) on their way
         self._console: Event | None = None  # the recorded row that is being printed
         self._loaded: int | None = None
+        self._entering: tuple[int, int] | None = None  # the last `run` row, until the engine is really needed for it
         self._last_check = 0
         self._guest_acted = False  # effects of an instruction that has just retired are being applied
         self._vtime_ns = 0
@@ -163,7 +164,15 @@ class Replay:
             return True
         return self._events.peek() is None
 
+    def _settle(self) -> None:
+        """Give the engine to the vCPU of the last `run` row. Not before it must execute: a switch clears the exclusive monitor, and
+        where several `run` rows stand at one position the recording never switched."""
+        if self._entering is not None:
+            self.board.enter(*self._entering)
+            self._entering = None
+
     def _step(self, limit: int) -> None:
+        self._settle()
         before = self.board.engine.position
         reason = self.board.run(limit, NEVER)
         self._vtime_ns = max(self._vtime_ns, self.board.engine.now_ns())
@@ -226,7 +235,7 @@ class Replay:
             if event.row[5] == "run" and vcpu is not None:
                 if not 0 <= vcpu < board.config.vcpu_count:
                     raise TraceDamaged(f"{self._trace.path}: schedule names vCPU {vcpu}")
-                board.enter(vcpu, ns)
+                self._entering = (vcpu, ns)
                 self._loaded = vcpu
             elif vcpu is not None and vcpu == self._loaded:
                 self._loaded = None
@@ -253,6 +262,7 @@ class Replay:
         if vcpu is None or not 0 <= vcpu < board.config.vcpu_count:
             return False
         if kind == "take":
+            self._settle()
             if vcpu != self._loaded or board.engine.irq_masked() or not board.gic.line(vcpu):
                 why = (
                     "the vCPU is not running"
