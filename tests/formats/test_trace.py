@@ -88,7 +88,9 @@ VALUES = {
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), table=st.sampled_from(sorted(TABLES)), commits=st.integers(0, 5))
-def test_read_gives_what_was_written(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, table: str, commits: int) -> None:
+def test_read_gives_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, table: str, commits: int
+) -> None:
     """read(write(rows)) == rows for every table, whatever the commits."""
     columns = []
     for column in TABLES[table].columns[2:]:
@@ -142,7 +144,9 @@ def test_a_trace_made_by_pyarrow_alone(trace: Path, tmp_path: Path) -> None:
     with pa.ipc.new_file(sink, schema) as file:
         file.write_batch(pa.RecordBatch.from_pylist([], schema))
         prelude = sink.tell()
-        file.write_batch(pa.RecordBatch.from_pylist([{"position": 7, "sequence": 0, "vtime_ns": 7, "vcpu": 0, "data": b"hi"}], schema))
+        file.write_batch(
+            pa.RecordBatch.from_pylist([{"position": 7, "sequence": 0, "vtime_ns": 7, "vcpu": 0, "data": b"hi"}], schema)
+        )
         end = sink.tell()
     raw = sink.getvalue().to_pybytes()
     (other / "console.arrow").write_bytes(raw)
@@ -252,7 +256,12 @@ def test_not_a_trace(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "json").mkdir()
     (tmp_path / "json" / "trace.json").write_text("{}")
-    for name, text in (("file", "a plain file"), ("empty", "an empty directory"), ("json", "not a trace's manifest"), ("no", "no such trace")):
+    for name, text in (
+        ("file", "a plain file"),
+        ("empty", "an empty directory"),
+        ("json", "not a trace's manifest"),
+        ("no", "no such trace"),
+    ):
         with pytest.raises(NotATraceError, match=text):
             Trace.open(tmp_path / name)
 

@@ -175,7 +175,11 @@ def test_golden_d_migrated_while_waiting() -> None:
     config = HostConfig(
         pcpus=2,
         slice_ns=4_000_000,
-        neighbours=(Neighbour("a", 1_000_000, 10_000_000, 0), Neighbour("c", 100_000, 30_000_000, 1), Neighbour("b", 1_000_000, 10_000_000, 1)),
+        neighbours=(
+            Neighbour("a", 1_000_000, 10_000_000, 0),
+            Neighbour("c", 100_000, 30_000_000, 1),
+            Neighbour("b", 1_000_000, 10_000_000, 1),
+        ),
         directives=(Directive(5_000_000, "migrate", 0, 1),),
     )
     driver = play(config, [[("run", 100_000_000)]], 12_000_000)
@@ -283,5 +287,3 @@ def test_wrong_neighbours(text: str) -> None:
 def test_neighbours_are_parsed() -> None:
     """Duty in parts of a million, period in ns."""
     assert Neighbour.parse("12.5%:4ms@1", 3) == Neighbour("neighbour3", 125_000, 4_000_000, 1)
-
-

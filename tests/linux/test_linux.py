@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import json
 import re
 import warnings
@@ -50,7 +51,9 @@ def initrd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def record_boot(kernel: Path, initrd: Path, output: Path, *options: object) -> None:
     """Boot to power-off."""
-    done = tracekit("record", kernel, "--initrd", initrd, "-o", output, "--ram", "512M", "--max-vtime", "20s", *options, timeout=560)
+    done = tracekit(
+        "record", kernel, "--initrd", initrd, "-o", output, "--ram", "512M", "--max-vtime", "20s", *options, timeout=560
+    )
     assert done.returncode == 0, done.stderr + done.stdout + console(output)[-2000:]
 
 
@@ -84,7 +87,7 @@ def check_steal(path: Path, vcpus: int) -> None:
             last = max((when for when, _ in told if when <= at), default=0)
             return waited(at, waits) - waited(last, waits)
 
-        for (begin_a, end_a, steal_a), (begin_b, end_b, steal_b) in zip(readings, readings[1:], strict=False):
+        for (begin_a, end_a, steal_a), (begin_b, end_b, steal_b) in itertools.pairwise(readings):
             shown = (steal_b[vcpu] - steal_a[vcpu]) * USER_HZ_NS
             low, high = waited(begin_b) - waited(end_a), waited(end_b) - waited(begin_a)
             slack = USER_HZ_NS + TICK_NS + unreported(end_a) + unreported(end_b)

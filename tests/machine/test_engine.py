@@ -121,7 +121,7 @@ def test_writes_explain_memory(tmp_path: Path, guest: str) -> None:
     chosen = scenario(guest, capture="writes", host=busy_host())
     collected: list[tuple[int, int, int]] = []
     session = Recording(chosen, load_guest(chosen), None)
-    before = {index: content for index, content in session.board.memory.pages()}
+    before = dict(session.board.memory.pages())
 
     def thick(table: str, columns: Any, count: int) -> None:
         if table == "memory_writes":

@@ -44,7 +44,13 @@ def test_hello(tmp_path: Path) -> None:
 def elf(**changes: int) -> bytes:
     """hello.elf with fields of its header changed."""
     raw = bytearray(HELLO.read_bytes())
-    for name, (at, width) in {"machine": (18, "<H"), "class": (4, "<B"), "data": (5, "<B"), "type": (16, "<H"), "entry": (24, "<Q")}.items():
+    for name, (at, width) in {
+        "machine": (18, "<H"),
+        "class": (4, "<B"),
+        "data": (5, "<B"),
+        "type": (16, "<H"),
+        "entry": (24, "<Q"),
+    }.items():
         if name in changes:
             struct.pack_into(width, raw, at, changes[name])
     return bytes(raw)
@@ -193,7 +199,9 @@ max_vtime = "8ms"
     assert [thread["name"] for thread in manifest["threads"]] == ["vcpu0", "vcpu1", "noise", "neighbour1"]
     assert manifest["end"]["reason"] == "limit_vtime"
     assert [row["data"] for row in rows(path, "inputs")] == [b"typed"]
-    assert [(row["event"], row["vtime_ns"]) for row in rows(path, "schedule") if row["reason"] == "directive"][:1] == [("pause", 2_000_000)]
+    assert [(row["event"], row["vtime_ns"]) for row in rows(path, "schedule") if row["reason"] == "directive"][:1] == [
+        ("pause", 2_000_000)
+    ]
     assert tracekit("verify", path).returncode == 0
     assert replayed(path).is_identical
 
@@ -252,7 +260,21 @@ def spinning_guest(path: Path) -> Path:
 
 def start_recording(guest: Path, output: Path) -> subprocess.Popen[str]:
     """A recording without an end, telling its commits."""
-    command = [sys.executable, "-m", "tracekit.cli", "record", guest, "--format", "flat", "-o", output, "--ram", "16M", "--progress", "plain"]
+    command = [
+        sys.executable,
+        "-m",
+        "tracekit.cli",
+        "record",
+        guest,
+        "--format",
+        "flat",
+        "-o",
+        output,
+        "--ram",
+        "16M",
+        "--progress",
+        "plain",
+    ]
     return subprocess.Popen([str(one) for one in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -320,5 +342,7 @@ def test_killed_recordings_fifty_times(tmp_path: Path) -> None:
 def test_internal_errors_are_trouble() -> None:
     """A bug of ours exits with 2 and asks for a report, never with 1."""
     program = "import tracekit.cli as c, tracekit.formats.cli as f\nf.info.callback = lambda **k: 1 / 0\nimport sys; sys.argv = ['tracekit', 'info', 'x']; c.main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "TRACEKIT_DEBUG": ""})
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "TRACEKIT_DEBUG": ""}
+    )
     assert done.returncode == 2 and "please report it" in done.stderr and len(done.stderr.splitlines()) == 1

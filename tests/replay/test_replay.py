@@ -49,7 +49,9 @@ def test_thin_becomes_thick(tmp_path: Path, guest: str) -> None:
         done = tracekit("replay", tmp_path / "thin.tkt", "--capture", level, "-o", tmp_path / f"{level}2.tkt")
         assert done.returncode == 0, done.stdout + done.stderr
         mine, theirs = files_of(tmp_path / f"{level}.tkt"), files_of(tmp_path / f"{level}2.tkt")
-        assert {n: c for n, c in mine.items() if n.endswith(".arrow")} == {n: c for n, c in theirs.items() if n.endswith(".arrow")}
+        assert {n: c for n, c in mine.items() if n.endswith(".arrow")} == {
+            n: c for n, c in theirs.items() if n.endswith(".arrow")
+        }
         assert replayed(tmp_path / f"{level}.tkt").is_identical
         assert replayed(tmp_path / f"{level}.tkt", counting="instruction").is_identical
         assert tracekit("verify", tmp_path / f"{level}.tkt").returncode == 0
@@ -119,7 +121,11 @@ def test_lost_updates_need_a_schedule(tmp_path: Path) -> None:
 def altered(source: Path, target: Path, table: str, change: Any) -> None:
     """A whole trace with one row changed: hashes are right, the content is not what happened."""
     trace = Trace.open(source)
-    manifest = {key: value for key, value in trace.manifest.items() if key not in ("digest", "tables", "complete", "end", "images", "format")}
+    manifest = {
+        key: value
+        for key, value in trace.manifest.items()
+        if key not in ("digest", "tables", "complete", "end", "images", "format")
+    }
     writer = TraceWriter(target, manifest)
     for image in trace.manifest["images"]:
         writer.add_image(image["role"], image["name"], trace.image(image["sha256"]))
@@ -176,9 +182,6 @@ def test_an_interrupt_elsewhere_cannot_be_applied(tmp_path: Path) -> None:
     """A take moved to where interrupts are masked is a decision that cannot be applied."""
     recorded(tmp_path / "a.tkt", "timer", vcpus=1)
     takes = [i for i, row in enumerate(rows(tmp_path / "a.tkt", "interrupts")) if row["event"] == "take"]
-
-    def change(row: tuple[Any, ...]) -> tuple[Any, ...]:
-        return row
 
     change = changed("position", "interrupts", takes[0], lambda p: p - 1)
     altered(tmp_path / "a.tkt", tmp_path / "b.tkt", "interrupts", change)
@@ -240,7 +243,20 @@ def test_an_sgi_wakes_at_the_later_time(tmp_path: Path) -> None:
 def test_twenty_seeds_in_separate_processes(tmp_path: Path, guest: str, policy: str) -> None:
     """Each sample x policy x 20 seeds: recorded twice and replayed once, each in a process of its own: all identical."""
     for seed in range(20):
-        arguments = ["--vcpus", 2, "--pcpus", 1 + seed % 2, "--policy", policy, "--neighbour", "40%:2ms", "--seed", seed, "--ram", "16M"]
+        arguments = [
+            "--vcpus",
+            2,
+            "--pcpus",
+            1 + seed % 2,
+            "--policy",
+            policy,
+            "--neighbour",
+            "40%:2ms",
+            "--seed",
+            seed,
+            "--ram",
+            "16M",
+        ]
         cpu = "max" if guest == "lse" else "a53"
         for name in "ab":
             image = scenario(guest).image
@@ -261,5 +277,3 @@ def test_replay_needs_neither_host_nor_polars(tmp_path: Path) -> None:
         "import tracekit.recorder.record\nassert 'polars' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-
-

@@ -114,7 +114,7 @@ def _ids() -> native.Ids:
     ids.err_read_unmapped = const.UC_ERR_READ_UNMAPPED
     ids.err_write_unmapped = const.UC_ERR_WRITE_UNMAPPED
     ids.err_fetch_unmapped = const.UC_ERR_FETCH_UNMAPPED
-    ids.prot_read, ids.prot_write = const.UC_PROT_READ, const.UC_PROT_WRITE
+    ids.prot_read, ids.prot_exec = const.UC_PROT_READ, const.UC_PROT_EXEC
     ids.mem_write_prot, ids.mem_write_unmapped = const.UC_MEM_WRITE_PROT, const.UC_MEM_WRITE_UNMAPPED
     return ids
 

@@ -103,7 +103,7 @@ class Ids(ctypes.Structure):
         "hook_intr hook_insn hook_code hook_block hook_mem_unmapped hook_mem_prot hook_mem_write hook_mem_read_after "
         "insn_mrs insn_msr insn_sys "
         "ctl_exits_on ctl_exits_off ctl_remove_cache ctl_flush_tlb ctl_flush_tb "
-        "err_read_unmapped err_write_unmapped err_fetch_unmapped prot_read prot_write "
+        "err_read_unmapped err_write_unmapped err_fetch_unmapped prot_read prot_exec "
         "mem_write_prot mem_write_unmapped",
     )
 

@@ -19,14 +19,16 @@ static bool is_watched(const Engine *e, uint64_t pa, unsigned size) {
     if (pa < e->s.watch_end[i] && pa + size > e->s.watch_begin[i]) return true;
   return false;
 }
-/* The instruction at pc; its page is looked up once for each block. */
+/* A block is about to run: find its page now. A translation asked for inside a memory hook would change the TLB under the
+ * engine's hands, which goes on with the entry that it had found before the hook. */
+void tk_capture_enter(Engine *e, uint64_t pc) {
+  if (e->straddle_count) tk_capture_settle(e);
+  e->code_va = pc & ~0xfffull;
+  e->code_page = tk_code_word(e, e->code_va);
+}
 static uint32_t word_at(Engine *e, uint64_t pc) {
-  if (e->code_serial != e->block_serial || (pc & ~0xfffull) != e->code_va) {
-    e->code_page = tk_code_word(e, pc & ~0xfffull);
-    e->code_va = pc & ~0xfffull, e->code_serial = e->block_serial;
-  }
   uint32_t word = 0;
-  if (e->code_page) memcpy(&word, e->code_page + (pc & 0xfff), 4);
+  if (e->code_page && (pc & ~0xfffull) == e->code_va) memcpy(&word, e->code_page + (pc & 0xfff), 4);
   return word;
 }
 static void row(Engine *e, int table, uint64_t position, uint64_t vtime, uint64_t pa, unsigned size, uint64_t value, uint64_t pc) {
@@ -64,16 +66,29 @@ static bool compare_failed(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, u
 }
 
 /* A store over a 4 KiB boundary: the engine tells it once, with the first page's address; the second page may lie anywhere. It
- * becomes one row for each byte. */
+ * becomes one row for each byte; the addresses of those in the second page are settled before the next block. */
 static void straddle(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, unsigned size, uint64_t value) {
-  uint64_t next = (pa | 0xfff) + 1, va;
-  if (tk_access_address(e, word, pc, pa, &va)) {
-    uint64_t found;
-    if (!e->api.vmem_translate(e->uc, (va | 0xfff) + 1, e->id.prot_read, &found)) next = found;
-  }
+  uint64_t va = 0;
+  bool known = tk_access_address(e, word, pc, pa, &va);
+  Columns *c = e->columns[TK_WRITES];
+  if (c && c->count > TK_CAPTURE_ROWS / 2) e->call.capture_full(TK_WRITES); /* what is settled later must still be here then */
   unsigned first = 0x1000 - (unsigned)(pa & 0xfff);
-  for (unsigned i = 0; i < size; i++)
-    access_row(e, TK_WRITES, pc, i < first ? pa + i : next + i - first, 1, value >> 8 * i & 0xff);
+  for (unsigned i = 0; i < size; i++) {
+    uint64_t before = c ? c->count : 0;
+    access_row(e, TK_WRITES, pc, pa + i, 1, value >> 8 * i & 0xff);
+    if (i >= first && known && c && c->count == before + 1 && e->straddle_count < 16) {
+      e->straddle[e->straddle_count].row = before;
+      e->straddle[e->straddle_count++].va = va + i;
+    }
+  }
+}
+/* Outside of memory hooks: put the physical addresses of second pages into rows that wait for them. */
+void tk_capture_settle(Engine *e) {
+  for (uint32_t i = 0; i < e->straddle_count; i++) {
+    uint64_t pa;
+    if (!e->api.vmem_translate(e->uc, e->straddle[i].va, e->id.prot_read, &pa)) e->columns[TK_WRITES]->ipa[e->straddle[i].row] = pa;
+  }
+  e->straddle_count = 0;
 }
 
 void tk_hook_write(uc_engine *uc, int type, uint64_t pa, int size, int64_t value, void *user) {
@@ -145,6 +160,13 @@ TK_EXPORT void tk_close_run(Engine *e) { tk_capture_break(e, 0); }
 TK_EXPORT void tk_capture_drop(Engine *e, int table, uint64_t count) {
   Columns *c = e->columns[table];
   uint64_t rest = c->count - count;
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < e->straddle_count && table == TK_WRITES; i++)
+    if (e->straddle[i].row >= count) {
+      e->straddle[kept].va = e->straddle[i].va;
+      e->straddle[kept++].row = e->straddle[i].row - count;
+    }
+  if (table == TK_WRITES) e->straddle_count = kept;
 #define KEEP(name) memmove(c->name, c->name + count, rest * sizeof c->name[0])
   KEEP(position), KEEP(vtime_ns), KEEP(ipa), KEEP(value), KEEP(pc), KEEP(sequence), KEEP(vcpu), KEEP(instructions), KEEP(size), KEEP(origin);
 #undef KEEP

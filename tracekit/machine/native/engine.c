@@ -105,7 +105,7 @@ static void stop(Engine *e) {
 
 const uint8_t *tk_code_word(Engine *e, uint64_t pc) {
   uint64_t pa;
-  if (e->api.vmem_translate(e->uc, pc, e->id.prot_read, &pa)) return NULL;
+  if (e->api.vmem_translate(e->uc, pc, e->id.prot_exec, &pa)) return NULL;
   if (pa - e->s.ram_base > e->s.ram_size - 4) return NULL;
   return e->ram + (pa - e->s.ram_base);
 }
@@ -156,6 +156,7 @@ static void hook_intr(uc_engine *uc, uint32_t number, void *user) {
   Engine *e = user;
   State *s = &e->s;
   uint64_t pc = tk_pc(e);
+  if (e->straddle_count) tk_capture_settle(e);
   if (e->tail_running && number == EXC_UNDEF && pc + 4 == e->tail_pc + (uint64_t)e->tail && s->left == 0) {
     /* Not the guest's: `until` is compiled as a WFI, and a WFI at EL0 traps (with PC - 4) while SCTLR_EL1.nTWI is 0. */
     write64(e, e->id.pc, pc + 4);
@@ -275,15 +276,15 @@ static void hook_block(uc_engine *uc, uint64_t pc, uint32_t size, void *user) {
 }
 static void hook_block_captured(uc_engine *uc, uint64_t pc, uint32_t size, void *user) {
   Engine *e = user;
-  e->block_serial++;
   hook_block(uc, pc, size, &e->s);
+  if (!e->stopping) tk_capture_enter(e, pc);
   if (!e->stopping && e->s.captures_blocks) tk_capture_block(e, pc, size);
 }
 /* The slow reference: one callback for each instruction. */
 static void hook_block_counting(uc_engine *uc, uint64_t pc, uint32_t size, void *user) {
   (void)uc, (void)size;
   Engine *e = user;
-  e->block_serial++;
+  if (e->s.captures_writes || e->s.captures_reads || e->s.watch_count) tk_capture_enter(e, pc);
   if (e->s.floor) {
     e->s.block_end = pc;
     if (e->flush_wanted || e->s.stop_wanted ||
@@ -658,6 +659,7 @@ TK_EXPORT int tk_run(Engine *e, uint64_t limit_position, uint64_t horizon_ns) {
       e->tail = 0;
       error = e->api.emu_start(e->uc, pc, 0, 0, 0);
     }
+    if (e->straddle_count) tk_capture_settle(e);
     if (s->engine_error) return finish(e, TK_STOP_ERROR);
     if (is_external_abort(e, error)) {
       external_abort(e, error);

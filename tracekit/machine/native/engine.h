@@ -52,7 +52,7 @@ typedef struct {
   int32_t hook_intr, hook_insn, hook_code, hook_block, hook_mem_unmapped, hook_mem_prot, hook_mem_write, hook_mem_read_after;
   int32_t insn_mrs, insn_msr, insn_sys;
   int32_t ctl_exits_on, ctl_exits_off, ctl_remove_cache, ctl_flush_tlb, ctl_flush_tb;
-  int32_t err_read_unmapped, err_write_unmapped, err_fetch_unmapped, prot_read, prot_write;
+  int32_t err_read_unmapped, err_write_unmapped, err_fetch_unmapped, prot_read, prot_exec;
   int32_t mem_write_prot, mem_write_unmapped;
 } Ids;
 
@@ -148,8 +148,10 @@ typedef struct {
   struct { void *engine; uint64_t base; } region[8];
   uint32_t region_count;
   /* capture */
-  uint64_t block_serial, code_serial, code_va;
-  const uint8_t *code_page;
+  uint64_t code_va;
+  const uint8_t *code_page; /* the running block's page, found before the block runs */
+  struct { uint64_t row, va; } straddle[16];
+  uint32_t straddle_count;
   uint64_t zva_position, zva_pc, cas_position, run_start_pc, run_next_pc, run_position, run_vtime;
   bool cas_failed, run_open;
   uint32_t run_vcpu;
@@ -173,6 +175,8 @@ bool tk_access_address(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, uint6
 /* capture.c */
 void tk_hook_write(uc_engine *, int type, uint64_t pa, int size, int64_t value, void *user);
 void tk_hook_read(uc_engine *, int type, uint64_t pa, int size, int64_t value, void *user);
+void tk_capture_enter(Engine *e, uint64_t pc);
+void tk_capture_settle(Engine *e);
 void tk_capture_block(Engine *e, uint64_t pc, uint64_t size);
 void tk_capture_break(Engine *e, uint64_t pc);
 
