@@ -207,23 +207,26 @@ def recover(trace: Path, output: Path | None, force: bool, as_json: bool) -> Non
 @TRACE
 @OUTPUT
 @FORCE
-def pack(trace: Path, output: Path | None, force: bool) -> None:
+@JSON
+def pack(trace: Path, output: Path | None, force: bool, as_json: bool) -> None:
     """Make one file of TRACE (default: its name with .packed.tkt)."""
     from tracekit.formats.pack import pack as make
 
     target = output or trace.with_name(trace.name.removesuffix(".tkt") + ".packed.tkt")
     make(trace, target, force=force)
-    click.echo(f"{target}: {format_bytes(target.stat().st_size)}")
+    size = target.stat().st_size
+    click.echo(json.dumps({"trace": str(target), "bytes": size}) if as_json else f"{target}: {format_bytes(size)}")
 
 
 @click.command()
 @TRACE
 @OUTPUT
 @FORCE
-def unpack(trace: Path, output: Path | None, force: bool) -> None:
+@JSON
+def unpack(trace: Path, output: Path | None, force: bool, as_json: bool) -> None:
     """Make a directory of the packed TRACE (default: its name with .unpacked.tkt)."""
     from tracekit.formats.pack import unpack as make
 
     target = output or trace.with_name(trace.name.removesuffix(".tkt").removesuffix(".packed") + ".unpacked.tkt")
     make(trace, target, force=force)
-    click.echo(str(target))
+    click.echo(json.dumps({"trace": str(target)}) if as_json else str(target))
