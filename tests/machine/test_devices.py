@@ -272,7 +272,7 @@ def test_counters_are_monotone_across_vcpus(tmp_path_factory: pytest.TempPathFac
             guest_format="flat",
             vcpus=2,
             ram=16 << 20,
-            host=HostConfig(pcpus=2, policy=policy, quantum_ns=20_000),
+            host=HostConfig(pcpus=2, policy=policy, quantum_ns=20_000, slice_ns=10_000),
             capture="writes",
             max_vtime_ns=300_000,
         )
