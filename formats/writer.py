@@ -170,7 +170,7 @@ class TraceWriter:
         sha256 = hashlib.sha256(data).hexdigest()
         target = self.partial / IMAGES / f"{sha256}.zst"
         with disk_errors(target):
-            stored = zstandard.ZstdCompressor(level=3).compress(data)
+            stored = zstandard.ZstdCompressor(level=1).compress(data)
             target.write_bytes(stored)
             self._manifest["images"] = [
                 *self._manifest["images"],

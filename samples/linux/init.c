@@ -70,8 +70,11 @@ static void show_stat(void) {
   mark("STAT END ", after);
 }
 static void burn(void) {
-  volatile u64 x = 1;
-  for (u64 i = 0;; i++) x = x * 3 + i;
+  u64 x = 1;
+  for (u64 i = 0;; i++) {
+    x = x * 3 + i;
+    __asm__ volatile("" : "+r"(x)); // the compiler must not leave it out
+  }
 }
 static void nap(s64 ns) {
   s64 time[2] = {0, ns};
