@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ def read_guest_file(path: Path, what: str) -> bytes:
     """A guest's file, at most GUEST_BYTES_MAX. Errors: InputError."""
     try:
         with path.open("rb") as file:
-            data = file.read(GUEST_BYTES_MAX + 1)
+            size = os.fstat(file.fileno()).st_size  # 0 for what is no plain file; a buffer of the greatest size would cost time
+            data = file.read(min(size, GUEST_BYTES_MAX) + 1 if size else GUEST_BYTES_MAX + 1)
     except OSError as error:
         raise InputError(f"cannot read the {what} {path}: {error.strerror}") from None
     if len(data) > GUEST_BYTES_MAX:
