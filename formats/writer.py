@@ -64,6 +64,7 @@ class _TableWriter:
             "sha256": sha256_range(self.path, 0, self._file.prelude_length),
         }
         self.batches: list[dict[str, Any]] = []
+        self.kept: list[Any] | None = []  # what has been written, as long as it fits into one batch
         self._rows: list[Row] = []
         self._pieces: list[Any] = []
         self._waiting = 0
@@ -101,6 +102,10 @@ class _TableWriter:
 
     def _write(self, batch: Any) -> None:
         offset, length = self._file.write(batch)
+        if self.kept is not None:
+            self.kept.append(batch)
+            if sum(one.num_rows for one in self.kept) > BATCH_ROWS:
+                self.kept = None
         self.batches.append(
             {
                 "offset": offset,
@@ -253,16 +258,21 @@ class TraceWriter:
         if all(batch["rows"] == BATCH_ROWS for batch in table.batches[:-1]):
             return table
         compact = _TableWriter(self.partial, table.table, ".compact")
-        with table.path.open("rb") as file:
-            prelude = file.read(table.prelude["length"])
-            for batch in table.batches:
-                file.seek(batch["offset"])
-                compact.add(arrow.decode_batch(table.table, prelude, file.read(batch["length"])))
+        for batch in table.kept if table.kept is not None else self._written(table):
+            compact.add(batch)
         compact.flush()
         compact.close()
         compact.path.replace(table.path)
         compact.path = table.path
         return compact
+
+    @staticmethod
+    def _written(table: _TableWriter) -> Iterator[Any]:
+        with table.path.open("rb") as file:
+            prelude = file.read(table.prelude["length"])
+            for batch in table.batches:
+                file.seek(batch["offset"])
+                yield arrow.decode_batch(table.table, prelude, file.read(batch["length"]))
 
     def _take_name(self) -> None:
         for file in sorted(self.partial.rglob("*")):
