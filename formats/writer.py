@@ -153,10 +153,13 @@ class TraceWriter:
         self._chain = "0" * 64
         self._commits = 0
         self._journalled = dict.fromkeys(TABLES, 0)
-        with disk_errors(self.partial):
+        try:
             if self.partial.exists():
                 shutil.rmtree(self.partial)
             self.partial.mkdir()
+        except OSError as error:
+            raise DiskError(f"cannot create {self.partial}: {error.strerror or error}") from None
+        with disk_errors(self.partial):
             (self.partial / IMAGES).mkdir()
             self._tables = {name: _TableWriter(self.partial, name) for name in TABLES}
             self._journal = (self.partial / JOURNAL).open("wb", buffering=0)

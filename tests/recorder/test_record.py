@@ -126,6 +126,8 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     assert Trace.open(tmp_path / "a.tkt").manifest["scenario"]["image"] == "steal.elf"
     nowhere = small(HELLO, "-o", tmp_path / "no" / "a.tkt")
     assert nowhere.returncode == 2 and "does not exist" in nowhere.stderr
+    impossible = small(HELLO, "-o", "/proc/a.tkt")
+    assert impossible.returncode == 2 and "cannot create" in impossible.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tkt"]
 
 
