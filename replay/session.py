@@ -243,6 +243,8 @@ class Replay:
         with board.at(position, ns):
             if table == "memory_writes":
                 _, ipa, size, value, _, cause = event.row[4:]
+                if not 1 <= size <= 8:
+                    self._fail(f"a recorded host write of {size} bytes cannot be one store", Cause.DECISION, event)
                 try:
                     board.host_store(ipa, size, value, cause, vcpu)
                 except (GuestFault, OverflowError) as error:
@@ -252,7 +254,11 @@ class Replay:
                 board.receive(event.row[5])
             elif table == "states":
                 self._states(event)
-            else:  # pvtime enable and publish, directives
+            elif table == "pvtime" and event.row[5] in board.config.pv_structures:  # a view of what the host writes made
+                board.emit("pvtime", vcpu, event.row[4], event.row[5], *board.pv_fields(event.row[5]))
+            elif table == "pvtime":
+                self._fail(f"no vCPU has a structure at {event.row[5]:#x}", Cause.DECISION, event)
+            else:  # directives
                 self._copy(event)
         return True
 
