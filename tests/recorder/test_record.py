@@ -348,3 +348,13 @@ def test_internal_errors_are_trouble() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "TRACEKIT_DEBUG": ""}
     )
     assert done.returncode == 2 and "please report it" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_suspend_and_reset(tmp_path: Path) -> None:
+    """PSCI CPU_SUSPEND sleeps (here for ever), SYSTEM_RESET ends the run; both replay."""
+    for name, function, reason in (("suspend", 0xC400_0001, "deadlock"), ("reset", 0x8400_0009, "reset")):
+        code = [0x52800000 | (function & 0xFFFF) << 5, 0x72A00000 | function >> 16 << 5, 0xD4000002, 0x14000000]
+        (tmp_path / name).write_bytes(b"".join(word.to_bytes(4, "little") for word in code))
+        small(tmp_path / name, "--format", "flat", "-o", tmp_path / f"{name}.tkt")
+        assert Trace.open(tmp_path / f"{name}.tkt").manifest["end"]["reason"] == reason
+        assert replayed(tmp_path / f"{name}.tkt").is_identical
