@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from tracekit.formats.errors import InputError
 from tracekit.hypervisor import Hypervisor
+from tracekit.hypervisor.attributes import KVM_CAP_STEAL_TIME, UNSET, UserPointer
 from tracekit.hypervisor.config import HypervisorConfig
 from tracekit.hypervisor.effects import PowerOff, PowerOn, Standby, SystemOff, SystemReset
+from tracekit.hypervisor.fault import chain
 from tracekit.hypervisor.profile import PROFILES
 from tracekit.hypervisor.pvtime import PvEvent, PvTime
+from tracekit.hypervisor.slots import MemorySlots
 from tracekit.hypervisor.smccc import KVM_UID, Hypercall
 from tracekit.machine.memory import GuestFault
 
@@ -41,15 +47,19 @@ class Memory:
 class Machine:
     """A hypervisor over fake memory and a fake run_delay."""
 
-    def __init__(self, pv_time: bool = True, vcpus: int = 2) -> None:
+    def __init__(self, pv_time: bool = True, vcpus: int = 2, **config_keys: Any) -> None:
         self.memory = Memory()
         self.delay = [0] * vcpus
         self.events: list[PvEvent] = []
         self.online = {0}
-        config = HypervisorConfig(pv_time=pv_time)
+        config = HypervisorConfig(pv_time=pv_time, **config_keys)
         self.hypervisor = Hypervisor(
-            config, vcpus, self.memory, lambda v: self.delay[v], self.events.append, lambda v: v in self.online
+            config, vcpus, self.memory, lambda v, which: self.delay[v], self.events.append, lambda v: v in self.online
         )
+        self.hypervisor.slots.add(BASE, 0x10000)
+        for vcpu, base in enumerate(self.hypervisor.wanted_bases()):
+            if base is not None:
+                assert self.hypervisor.set_base(vcpu, base) == 0
 
     def call(self, function: int, *x: int, conduit: str = "hvc", immediate: int = 0, vcpu: int = 0) -> tuple[int, int, int, int]:
         registers = (function, *x, *[0x55] * (17 - len(x)))
@@ -68,8 +78,8 @@ ROWS = [
     (ARCH, FEATURES, True, "hvc", 0, 0),
     (ARCH, FEATURES, False, "hvc", 0, 0),  # independent of whether an IPA was configured
     (ARCH, ST, True, "hvc", 0, NO),  # no case for it
-    (ARCH, 0x8000_0000, True, "hvc", 0, NO),
-    (ARCH, 0x8000_0001, True, "hvc", 0, NO),
+    (ARCH, 0x8000_0000, True, "hvc", 0, 0),  # since 7ef1b9e11dd7 (bug 13)
+    (ARCH, 0x8000_0001, True, "hvc", 0, 0),
     (FEATURES, FEATURES, True, "hvc", 0, 0),
     (FEATURES, ST, True, "hvc", 0, 0),
     (FEATURES, 0xDEAD_0000_0000_0000 | ST, True, "hvc", 0, 0),  # the argument is truncated
@@ -162,13 +172,22 @@ def test_a_failed_read_keeps_the_delta() -> None:
     assert machine.memory.read(BASE + 8, 8) == 15
 
 
+def pv_time(memory: Memory, delay: Callable[[], int], profile: str = "kvm") -> PvTime:
+    """One vCPU whose structure is set."""
+    slots = MemorySlots(memory)
+    slots.add(BASE, 0x10000)
+    pv = PvTime(PROFILES[profile], 1, slots, lambda vcpu, which: delay(), lambda _: None, "kvm", chain([]))
+    pv.set_base(0, BASE)
+    return pv
+
+
 class Clock:
     """A vCPU thread whose schedule a test plays: (state, from, to); publications at each WAIT -> RUN."""
 
     def __init__(self) -> None:
         self.memory = Memory()
         self.delay = 0
-        self.pv = PvTime(PROFILES["kvm"], (BASE,), self.memory, lambda _: self.delay, lambda _: None)
+        self.pv = pv_time(self.memory, lambda: self.delay)
         self.enable()
 
     def enable(self) -> None:
@@ -222,7 +241,7 @@ def test_golden_vector_e() -> None:
     clock = Clock()
     clock.waited(3)
     memory = clock.memory
-    restored = PvTime(PROFILES["kvm"], (BASE,), memory, lambda _: 5, lambda _: None)
+    restored = pv_time(memory, lambda: 5)
     restored.publish(0)
     assert memory.read(BASE + 8, 8) == 8
 
@@ -238,3 +257,113 @@ def test_profiles_are_named() -> None:
     """A wrong profile lists the right ones."""
     with pytest.raises(InputError, match="must be one of kvm"):
         HypervisorConfig(profile="xen")
+
+
+PROFILE_ROWS = [
+    # profile, function, x1, pv_time, x0 (docs/pvtime.md 1.12)
+    ("kvm-5.5", FEATURES, ST, False, 0),  # bug 8
+    ("kvm-5.10", FEATURES, ST, False, NO),
+    ("kvm-6.4", ARCH, 0x8000_0000, True, NO),  # bug 13
+    ("kvm", ARCH, 0x8000_0001, True, 0),
+    ("kvm-5.10", ARCH, 0x8000_8000, True, NO - 1),  # NOT_REQUIRED: the core is not affected
+    ("kvm-5.10", ARCH, 0x8000_3FFF, True, NO),  # WORKAROUND_3 came later
+    ("kvm", ARCH, 0x8000_3FFF, True, NO - 1),
+    ("kvm-5.10", 0x8000_3FFF, 0, True, NO),
+    ("kvm", 0x8000_8000, 0, True, 0),
+    ("kvm", 0x8000_7FFF, 0, True, 0),
+]
+
+
+@pytest.mark.parametrize(("profile", "function", "x1", "pv_time", "x0"), PROFILE_ROWS)
+def test_profiles_differ_where_kvm_did(profile: str, function: int, x1: int, pv_time: bool, x0: int) -> None:
+    """Each profile answers as its kernel did."""
+    assert Machine(pv_time, profile=profile).call(function, x1) == (x0, 0, 0, 0)
+
+
+def test_the_vmm_can_hide_stolen_time() -> None:
+    """Firmware bitmap (1.14) and SMCCC filter (1.11); the filter outranks the bitmap but leaves ARCH_FEATURES."""
+    hidden = Machine(firmware_bitmap=0)
+    assert hidden.call(ARCH, FEATURES)[0] == hidden.call(FEATURES, ST)[0] == hidden.call(ST)[0] == NO
+    denied = Machine(denied=(FEATURES,))
+    assert denied.call(ARCH, FEATURES)[0] == 0
+    assert denied.call(FEATURES, ST)[0] == NO
+    assert denied.call(ST)[0] == BASE
+    for wrong, text in (
+        ({"denied": (0x8000_0001,)}, "cannot be filtered"),
+        ({"denied": (ST,), "profile": "kvm-5.10"}, "no SMCCC filter"),
+        ({"firmware_bitmap": 0, "profile": "kvm-5.10"}, "no firmware bitmap"),
+        ({"firmware_bitmap": 2}, "EINVAL"),
+    ):
+        with pytest.raises(InputError, match=text):
+            HypervisorConfig(**wrong)
+
+
+def test_the_attribute_interface() -> None:
+    """Section 3.10, row by row; KVM_CAP_STEAL_TIME agrees with HAS."""
+    machine = Machine(pv_time=False)
+    attributes, slots = machine.hypervisor.attributes, machine.hypervisor.slots
+    assert attributes.has(0) == 0
+    assert attributes.capability(KVM_CAP_STEAL_TIME) == 1
+    assert attributes.capability(1) == 0
+    for group, attribute in ((2, 1), (3, 0)):
+        assert attributes.has(0, group, attribute) == -6
+        assert attributes.set(0, UserPointer(BASE), group, attribute) == -6
+        assert attributes.get(0, UserPointer(), group, attribute) == -6
+    user = UserPointer()
+    assert attributes.get(0, user) == 0
+    assert user.value == UNSET
+    assert attributes.set(0, UserPointer(is_bad=True)) == attributes.get(0, UserPointer(is_bad=True)) == -14
+    assert attributes.set(0, UserPointer(BASE | 1)) == -22
+    assert attributes.set(0, UserPointer(0x4000_0000)) == -22  # no slot there
+    assert slots.set_readonly(BASE)
+    assert attributes.set(0, UserPointer(BASE)) == -22
+    assert slots.delete(BASE)
+    assert slots.add(BASE, 0x10000)
+    assert attributes.set(0, UserPointer(BASE)) == 0
+    assert attributes.set(0, UserPointer(BASE)) == -17
+    assert attributes.set(0, UserPointer(BASE | 1)) == -22  # checked before EEXIST
+    assert attributes.get(0, user) == 0
+    assert user.value == BASE
+
+
+def test_slots_are_objects() -> None:
+    """No overlap, no empty one; a store marks its page dirty; a read-only slot takes no host write."""
+    memory = Memory()
+    slots = MemorySlots(memory)
+    assert slots.add(0x1000, 0x1000)
+    assert not slots.add(0x1800, 0x1000)
+    assert not slots.add(0x5000, 0)
+    assert not slots.delete(0x5000)
+    assert not slots.set_readonly(0x5000)
+    slots.store(0x1008, 8, 1, "pvtime")
+    assert slots.dirty == {1}
+    slots.set_readonly(0x1000)
+    assert slots.read(0x1008, 8) == 1
+    for wrong in (0x1008, 0x1FFC, 0x5000):
+        with pytest.raises(GuestFault):
+            slots.store(wrong, 8, 1, "pvtime")
+    with pytest.raises(GuestFault):
+        slots.read(0x5000, 8)
+
+
+def test_a_failed_store_loses_the_delta() -> None:
+    """Bug 12: the cursor moves before the store is known to be good."""
+    machine = Machine()
+    machine.call(ST)
+    machine.delay[0] = 10
+    machine.hypervisor.slots.set_readonly(BASE)
+    machine.hypervisor.publish(0)
+    machine.hypervisor.slots.delete(BASE)
+    machine.hypervisor.slots.add(BASE, 0x10000)
+    machine.delay[0] = 15
+    machine.hypervisor.publish(0)
+    assert machine.memory.read(BASE + 8, 8) == 5
+
+
+def test_an_old_kvm_keeps_its_own_total() -> None:
+    """Bug 10: before v5.10 the total restarts with the vCPU and overwrites what was restored into memory."""
+    for profile, expected in (("kvm-5.5", 5), ("kvm-5.10", 12)):
+        memory = Memory()
+        memory.store(BASE + 8, 8, 7, "boot")
+        pv_time(memory, lambda: 5, profile).publish(0)
+        assert memory.read(BASE + 8, 8) == expected

@@ -155,6 +155,8 @@ class Host:
 
         def action(now_ns: int) -> None:
             thread.is_online = True
+            if thread.vcpu is not None:
+                thread.offline_ns += max(now_ns, thread.since_ns) - thread.since_ns
             if thread.is_paused:
                 thread.wants_to_run = True
             else:
@@ -211,6 +213,17 @@ class Host:
         """Accumulated WAIT of the vCPU's thread, as sched_info.run_delay."""
         return self._threads[vcpu].run_delay_ns
 
+    def clock_ns(self, vcpu: int, which: str) -> int:
+        """One of the thread's accumulated times: `wait` (run_delay), `yield` (the part of it that a yield began), `offline` (powered
+        off) or `suspend` (host suspend); ns."""
+        thread = self._threads[vcpu]
+        return {
+            "wait": thread.run_delay_ns,
+            "yield": thread.yield_delay_ns,
+            "offline": thread.offline_ns,
+            "suspend": thread.suspended_ns,
+        }[which]
+
     def local_ns(self, vcpu: int) -> int:
         """Local time of the vCPU: its pCPU's while it runs, else when it stopped running."""
         thread = self._threads[vcpu]
@@ -247,6 +260,7 @@ class Host:
     def _enqueue(self, thread: Thread, at_ns: int, event: str, reason: str) -> int:
         at_ns = self._emit(event, thread, at_ns, reason)
         thread.state = ThreadState.WAIT
+        thread.has_yielded = event == "yield"
         thread.queued_ns = thread.since_ns = at_ns
         self._pcpus[thread.pcpu].queue.append(thread)
         return at_ns
@@ -254,6 +268,8 @@ class Host:
     def _dequeue(self, thread: Thread, now_ns: int) -> None:
         self._pcpus[thread.pcpu].queue.remove(thread)
         thread.run_delay_ns += now_ns - thread.queued_ns
+        if thread.has_yielded:
+            thread.yield_delay_ns += now_ns - thread.queued_ns
         thread.queued_ns = now_ns
 
     def _join(self, thread: Thread, at_ns: int, event: str, reason: str) -> None:

@@ -29,6 +29,10 @@ class Thread:
     weight: int = NICE_0_WEIGHT
     run_delay_ns: int = 0
     queued_ns: int = 0
+    yield_delay_ns: int = 0  # the part of run_delay_ns that began with a yield
+    offline_ns: int = 0
+    suspended_ns: int = 0
+    has_yielded: bool = False
     since_ns: int = 0  # start of the present state
     virtual_runtime: int = 0
     burst_left_ns: int = 0

@@ -1,12 +1,13 @@
-"""Stolen time. Spec: Arm DEN 0057A; as KVM: arch/arm64/kvm/pvtime.c (read-modify-write in guest memory, v5.10 and later)."""
+"""Stolen time. Spec: Arm DEN 0057A; as KVM: arch/arm64/kvm/pvtime.c, docs/pvtime.md sections 1 to 3."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from tracekit.hypervisor.fault import Fault
 from tracekit.hypervisor.profile import Profile
+from tracekit.hypervisor.slots import MemorySlots
 from tracekit.hypervisor.smccc import Hypercall, Outcome, result
 from tracekit.machine.memory import GuestFault
 
@@ -16,17 +17,18 @@ STRUCTURE_SIZE = 64
 STOLEN_OFFSET = 8
 _U64 = (1 << 64) - 1
 
-
-class GuestMemory(Protocol):
-    """Guest memory: one store() is one single-copy-atomic host write. Both raise GuestFault where nothing is mapped."""
-
-    def read(self, ipa: int, size: int) -> int: ...
-    def store(self, ipa: int, size: int, value: int, cause: str) -> None: ...
+# Which of the host's clocks each publication policy counts (docs/pvtime.md 5.7). Added: +, left out: -.
+PUBLICATIONS: dict[str, tuple[tuple[str, int], ...]] = {
+    "kvm": (("wait", 1),),
+    "spec-min": (("wait", 1), ("yield", -1)),
+    "xen": (("wait", 1), ("offline", 1)),
+    "kvm-x86-suspend": (("wait", 1), ("suspend", 1)),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class PvEvent:
-    """A `pvtime` row: enable or publish."""
+    """A `pvtime` row: enable, publish or attribute."""
 
     event: str
     vcpu: int
@@ -38,31 +40,51 @@ class PvEvent:
 
 @dataclass(frozen=True, slots=True)
 class PvTimeState:
-    """What KVM keeps for each vCPU; the value itself travels in guest memory (pvtime.md 3.12)."""
+    """What KVM keeps for each vCPU; the value itself travels in guest memory (docs/pvtime.md 3.12)."""
 
+    bases: tuple[int | None, ...]
     last_steal_ns: tuple[int, ...]
+    totals_ns: tuple[int, ...]
 
 
 class PvTime:
-    """One structure for each vCPU.
-
-    bases: IPA of each vCPU's structure, None where none is set. run_delay_ns(vcpu): the thread's accumulated WAIT.
-    """
+    """One structure for each vCPU. clock_ns(vcpu, which): the host's clock `wait`, `yield`, `offline` or `suspend` of the thread."""
 
     def __init__(
         self,
         profile: Profile,
-        bases: tuple[int | None, ...],
-        memory: GuestMemory,
-        run_delay_ns: Callable[[int], int],
+        vcpu_count: int,
+        slots: MemorySlots,
+        clock_ns: Callable[[int, str], int],
         observe: Callable[[PvEvent], None],
+        publication: str,
+        faults: Sequence[Fault],
     ) -> None:
         self._profile = profile
-        self._bases = bases
-        self._memory = memory
-        self._run_delay_ns = run_delay_ns
+        self._slots = slots
+        self._clock_ns = clock_ns
         self._observe = observe
-        self._last_steal_ns = [0] * len(bases)
+        self._terms = PUBLICATIONS[publication]
+        self._faults = faults
+        self._bases: list[int | None] = [None] * vcpu_count
+        self._last_steal_ns = [0] * vcpu_count
+        self._totals_ns = [0] * vcpu_count
+
+    # --- the attribute interface's side ----------------------------------------------------------------------------------------
+
+    def base(self, vcpu: int) -> int | None:
+        """IPA of a vCPU's structure, None while unset."""
+        return self._bases[vcpu]
+
+    def set_base(self, vcpu: int, ipa: int | None) -> None:
+        """Place a vCPU's structure."""
+        self._bases[vcpu] = ipa
+
+    def accepts(self, ipa: int) -> bool:
+        """Whether the structure would lie in a writable slot."""
+        return self._slots.is_writable(ipa, STRUCTURE_SIZE)
+
+    # --- calls --------------------------------------------------------------------------------------------------------------------
 
     def features(self, call: Hypercall) -> Outcome:
         """PV_TIME_FEATURES: the argument is W1."""
@@ -72,42 +94,88 @@ class PvTime:
         return result(0 if offered else -1)
 
     def stolen_time(self, call: Hypercall) -> Outcome:
-        """PV_TIME_ST: zero the structure, start a new epoch, tell its IPA (pvtime.md 3.4)."""
-        base = self._bases[call.vcpu]
+        """PV_TIME_ST: zero the structure, start a new epoch, tell its IPA (docs/pvtime.md 3.4)."""
+        vcpu, base = call.vcpu, self._bases[call.vcpu]
         if base is None:
             return result(-1)
-        self._last_steal_ns[call.vcpu] = self._run_delay_ns(call.vcpu)
+        if not all(fault.clears(vcpu) for fault in self._faults):
+            return result(base)
+        self._last_steal_ns[vcpu] = self._cursor_ns(vcpu, self._run_delay_ns(vcpu))
+        self._totals_ns[vcpu] = 0
         try:
             for offset in range(0, STRUCTURE_SIZE, 8):
-                self._memory.store(base + offset, 8, 0, "pvtime_enable")
+                self._slots.store(base + offset, 8, 0, "pvtime_enable")
         except GuestFault:
             return result(base)  # KVM ignores the failure
-        self._observe(PvEvent("enable", call.vcpu, base, 0, 0, 0))
+        self._tell("enable", vcpu, base)
         return result(base)
 
+    # --- updates --------------------------------------------------------------------------------------------------------------------
+
     def publish(self, vcpu: int) -> None:
-        """Bring the structure up to date before the guest is entered (pvtime.md 3.5). A failed read keeps the delta."""
+        """Bring the structure up to date before the guest is entered (docs/pvtime.md 3.5).
+
+        A failed read keeps the difference for later; a failed store loses it.
+        """
         base = self._bases[vcpu]
-        if base is None:
+        if base is None or not all(fault.publishes(vcpu) for fault in self._faults):
             return
+        for fault in self._faults:
+            base = fault.target(vcpu, base)
+        if self._profile.keeps_total:
+            value = self._totals_ns[vcpu]
+        else:
+            try:
+                value = self._slots.read(base + STOLEN_OFFSET, 8)
+            except GuestFault:
+                return
+        delay = self._run_delay_ns(vcpu)
+        delta = delay - self._last_steal_ns[vcpu]
+        changed = [fault for fault in self._faults if type(fault).value_ns is not Fault.value_ns]
+        new = changed[-1].value_ns(vcpu, value, delta) if changed else value + delta
+        self._last_steal_ns[vcpu] = self._cursor_ns(vcpu, delay)
+        self._totals_ns[vcpu] = new & _U64
+        pieces = [(base + STOLEN_OFFSET, 8, new & _U64)]
+        for fault in self._faults:
+            pieces = [piece for ipa, _, piece_value in pieces for piece in fault.stores(vcpu, ipa, piece_value)]
         try:
-            value = self._memory.read(base + STOLEN_OFFSET, 8)
+            for ipa, size, piece_value in pieces:
+                self._slots.store(ipa, size, piece_value, "pvtime")
         except GuestFault:
             return
-        run_delay = self._run_delay_ns(vcpu)
-        value = (value + run_delay - self._last_steal_ns[vcpu]) & _U64
-        self._last_steal_ns[vcpu] = run_delay
+        self._tell("publish", vcpu, base)
+
+    def _run_delay_ns(self, vcpu: int) -> int:
+        total = sum(sign * self._clock_ns(vcpu, which) for which, sign in self._terms)
+        for fault in self._faults:
+            total = fault.run_delay_ns(vcpu, total)
+        return total
+
+    def _cursor_ns(self, vcpu: int, ns: int) -> int:
+        for fault in self._faults:
+            ns = fault.cursor_ns(vcpu, ns)
+        return ns
+
+    def _tell(self, event: str, vcpu: int, base: int) -> None:
         try:
-            self._memory.store(base + STOLEN_OFFSET, 8, value, "pvtime")
+            fields = tuple(self._slots.read(base + offset, size) for offset, size in ((STOLEN_OFFSET, 8), (0, 4), (4, 4)))
         except GuestFault:
             return
-        revision, attributes = self._memory.read(base, 4), self._memory.read(base + 4, 4)
-        self._observe(PvEvent("publish", vcpu, base, value, revision, attributes))
+        self._observe(PvEvent(event, vcpu, base, *fields))
+
+    # --- a new host ------------------------------------------------------------------------------------------------------------------
+
+    def begin_anew(self, vcpu: int) -> None:
+        """A restored VM: new vCPU, no base, last_steal 0; the value is in guest memory (docs/pvtime.md 3.12)."""
+        self._bases[vcpu] = None
+        self._last_steal_ns[vcpu] = 0
+        self._totals_ns[vcpu] = 0
 
     def save(self) -> PvTimeState:
         """The cursors as a plain value."""
-        return PvTimeState(tuple(self._last_steal_ns))
+        return PvTimeState(tuple(self._bases), tuple(self._last_steal_ns), tuple(self._totals_ns))
 
     def restore(self, state: PvTimeState) -> None:
         """Continue with these cursors."""
-        self._last_steal_ns = list(state.last_steal_ns)
+        self._bases, self._last_steal_ns = list(state.bases), list(state.last_steal_ns)
+        self._totals_ns = list(state.totals_ns)

@@ -43,7 +43,8 @@ class BoardConfig:
     """What the guest can see of the board, and the engine underneath.
 
     ns_per_instruction is the rational numerator/denominator; exit_cost_ns is charged as RUN for each trap to the host (device
-    access, hypercall). pv_structures: IPA of each vCPU's stolen-time structure, whose every access is recorded; () for none.
+    access, hypercall). pv_structures: IPA of each stolen-time structure, whose every access is
+    recorded; () for none. smc: `call` (as HVC, to the hypervisor) or `undefined` (an exception, as an old KVM injects it).
     """
 
     vcpu_count: int = 1
@@ -52,6 +53,7 @@ class BoardConfig:
     ns_denominator: int = 1
     exit_cost_ns: int = 0
     pv_structures: tuple[int, ...] = ()
+    smc: str = "call"
     engine: EngineConfig = field(default_factory=EngineConfig)
 
 
@@ -80,6 +82,7 @@ class Board:
         self._director = director
         self.engine = Engine(_watches(config), config.vcpu_count, RAM_BASE, config.ram_size, self)
         self._state = self.engine.state
+        self._state.smc_undefined = config.smc == "undefined"
         self._state.ns_numerator, self._state.ns_denominator = config.ns_numerator, config.ns_denominator
         self.memory = PhysicalMemory(self.engine.ram, PVTIME_BASE, PVTIME_SIZE)
         self.gic = Gic(config.vcpu_count, self._observe_interrupt, self._send_sgi)

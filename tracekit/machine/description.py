@@ -12,6 +12,7 @@ from tracekit.machine.map import RAM_BASE
 from tracekit.machine.native import VCPUS_MAX, WATCHES_MAX
 
 RAM_SIZE_MAX = 64 << 30
+SMC_CHOICES = ("call", "undefined")
 
 
 def describe_machine(config: BoardConfig, entry: int, x0: int, segments: list[dict[str, Any]]) -> dict[str, Any]:
@@ -24,6 +25,7 @@ def describe_machine(config: BoardConfig, entry: int, x0: int, segments: list[di
         "ns_per_instruction": [config.ns_numerator, config.ns_denominator],
         "exit_cost_ns": config.exit_cost_ns,
         "pv_structures": list(config.pv_structures),
+        "smc": config.smc,
         "watches": [list(watch) for watch in config.engine.watches],
         "entry": entry,
         "x0": x0,
@@ -58,6 +60,7 @@ def board_config(machine: Mapping[str, Any], engine: EngineConfig) -> BoardConfi
             ns_denominator=denominator,
             exit_cost_ns=int(machine["exit_cost_ns"]),
             pv_structures=tuple(int(ipa) for ipa in machine["pv_structures"]),
+            smc=str(machine.get("smc", "call")),
             engine=EngineConfig(
                 cpu=str(machine["cpu"]),
                 mode=engine.mode,
@@ -76,6 +79,7 @@ def board_config(machine: Mapping[str, Any], engine: EngineConfig) -> BoardConfi
             and 0 < numerator <= 1 << 16
             and 0 < denominator <= 1 << 16
             and config.engine.cpu in CPU_MODELS
+            and config.smc in SMC_CHOICES
             and len(watches) + config.vcpu_count <= WATCHES_MAX
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -70,7 +70,7 @@ class State(ctypes.Structure):
         *_fields(
             c_uint32,
             "takes_interrupts cures_stale_code counts_each_instruction captures_writes captures_reads captures_blocks "
-            "has_pan page_size",
+            "has_pan page_size smc_undefined",
         ),
         *_fields(c_uint64, "ram_base ram_size watch_count"),
         *_fields(c_uint64 * WATCHES_MAX, "watch_begin watch_end"),

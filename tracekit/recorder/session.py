@@ -6,7 +6,7 @@ Spec: formats/SPEC.md "Time"; DESIGN: a trace is complete even when the run ends
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -15,19 +15,24 @@ from typing import Any
 from tracekit.formats.writer import TraceWriter
 from tracekit.host.simulation import Alarm, Deadlock, Enter, Host, Transition
 from tracekit.hypervisor import Hypervisor
+from tracekit.hypervisor.attributes import UNSET, UserPointer
 from tracekit.hypervisor.effects import PowerOff, PowerOn, Standby, SystemOff, SystemReset
+from tracekit.hypervisor.fault import Fault
+from tracekit.hypervisor.profile import PROFILES
 from tracekit.hypervisor.pvtime import PvEvent
 from tracekit.hypervisor.smccc import Hypercall
 from tracekit.machine.board import Board, BoardConfig
 from tracekit.machine.digests import emit_states
 from tracekit.machine.engine import EngineConfig, StopReason
 from tracekit.machine.loader import LoadedGuest
+from tracekit.machine.map import PVTIME_BASE, PVTIME_SIZE, RAM_BASE
 from tracekit.recorder.scenario import Input, Scenario
 from tracekit.recorder.sink import WriterSink
 
 STATES_EVERY_NS = 10_000_000
 COMMIT_EVERY_NS = 100_000_000
 NEVER = 1 << 62
+_LEAVING = frozenset({"preempt", "block", "yield", "pause", "offline"})
 
 
 class EndReason(Enum):
@@ -108,18 +113,19 @@ class Recording:
         guest: LoadedGuest,
         writer: TraceWriter | None,
         on_progress: Callable[[Progress], None] | None = None,
+        faults: Sequence[Fault] = (),
     ) -> None:
         self.scenario = scenario
         self._writer = writer
         self._on_progress = on_progress
         sink = WriterSink(writer, self._console_byte) if writer is not None else _NoSink(self._console_byte)
-        self.board = Board(board_config(scenario), sink, self)
+        self.board = Board(board_config(scenario, faults), sink, self)
         self.board.load(guest.segments)
         self.board.engine.reset_vcpu(0, guest.entry, guest.x0)
         self.host = Host(scenario.host, scenario.vcpus, scenario.seed, self._transition)
         self._memory = _GuestMemory(self.board)
         self.hypervisor = Hypervisor(
-            scenario.hypervisor, scenario.vcpus, self._memory, self.host.run_delay_ns, self._pv_event, self._is_online
+            scenario.hypervisor, scenario.vcpus, self._memory, self.host.clock_ns, self._pv_event, self._is_online, faults
         )
         self._online = [vcpu == 0 for vcpu in range(scenario.vcpus)]
         self._end: tuple[EndReason, str | None] | None = None
@@ -141,6 +147,7 @@ class Recording:
         for index, one in enumerate(self.scenario.inputs):
             self.host.call_at(one.at_ns, _InputAlarm(index))
         with self._at_time(0):
+            self._set_up()
             self.host.start()
         try:
             while self._end is None:
@@ -151,6 +158,24 @@ class Recording:
         except KeyboardInterrupt:
             self._end = (EndReason.INTERRUPTED, None)
         return self._finish()
+
+    def _set_up(self) -> None:
+        """What the VMM does before the first run: memory slots, then each vCPU's structure."""
+        hypervisor = self.hypervisor
+        for begin, size in ((RAM_BASE, self.scenario.ram), (PVTIME_BASE, PVTIME_SIZE)):
+            hypervisor.slots.add(begin, size)
+            self._directive("slot_add", None, begin, size, None, 0)
+        for vcpu, ipa in enumerate(hypervisor.wanted_bases()):
+            if ipa is not None:
+                self._directive("attribute_set", vcpu, ipa, None, None, hypervisor.set_base(vcpu, ipa))
+            user = UserPointer(UNSET)
+            done = hypervisor.attributes.get(vcpu, user)
+            self._directive("attribute_get", vcpu, None, None, user.value, done)
+
+    def _directive(
+        self, kind: str, vcpu: int | None, ipa: int | None, size: int | None, value: int | None, result: int | None
+    ) -> None:
+        self.board.emit("directives", vcpu, kind, ipa, size, value, result)
 
     def _step(self) -> None:
         match self.host.next():
@@ -258,6 +283,8 @@ class Recording:
         position, _ = self.board.here()
         if t.event == "run" and t.vcpu is not None:
             self._turn_vcpu = t.vcpu
+        elif t.vcpu is not None and t.event in _LEAVING:
+            self.hypervisor.left(t.vcpu, t.event)
         self.board.emit_at("schedule", position, t.vtime_ns, t.vcpu, t.thread, t.event, t.pcpu, t.from_pcpu, t.reason)
 
     def _pv_event(self, e: PvEvent) -> None:
@@ -392,12 +419,13 @@ class _NoSink:
         pass
 
 
-def board_config(scenario: Scenario) -> BoardConfig:
+def board_config(scenario: Scenario, faults: Sequence[Fault] = ()) -> BoardConfig:
     """The board that a scenario asks for."""
-    hypervisor = scenario.hypervisor
-    structures: tuple[int, ...] = ()
-    if hypervisor.pv_time:
-        structures = tuple(hypervisor.pv_base + 64 * vcpu for vcpu in range(scenario.vcpus))
+    bases = scenario.hypervisor.bases(scenario.vcpus)
+    for fault in faults:
+        bases = fault.bases(bases)
+    structures = tuple(sorted({base for base in bases if base is not None}))
+    profile = PROFILES[scenario.hypervisor.profile]
     return BoardConfig(
         vcpu_count=scenario.vcpus,
         ram_size=scenario.ram,
@@ -405,6 +433,7 @@ def board_config(scenario: Scenario) -> BoardConfig:
         ns_denominator=scenario.ns_per_instruction[1],
         exit_cost_ns=scenario.exit_cost_ns,
         pv_structures=structures,
+        smc="undefined" if profile.smc == "undefined" else "call",
         engine=EngineConfig(
             cpu=scenario.cpu,
             mode=scenario.engine_mode,

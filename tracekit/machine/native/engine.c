@@ -163,6 +163,11 @@ static void hook_intr(uc_engine *uc, uint32_t number, void *user) {
     stop(e);
     return;
   }
+  bool smc_is_undefined = number == EXC_SMC && s->smc_undefined; /* a trapped SMC that is refused does not retire */
+  if (smc_is_undefined) {
+    number = EXC_UNDEF;
+    pc -= 4;
+  }
   if (number != EXC_PREFETCH_ABORT) s->left += (int64_t)(s->block_end - pc); /* what the block hook counted and the fault cut off */
   s->block_end = pc;
   if (s->captures_blocks) tk_capture_break(e, pc);
@@ -184,7 +189,9 @@ static void hook_intr(uc_engine *uc, uint32_t number, void *user) {
   if (!makes_progress(e, pc)) return;
   switch (number) {
     case EXC_UNDEF:
-      if (!(esr >> 26)) { /* no class: say "unknown reason" unless the instruction tells more */
+      if (smc_is_undefined)
+        esr = 1u << 25;
+      else if (!(esr >> 26)) { /* no class: say "unknown reason" unless the instruction tells more */
         esr = 1u << 25;
         if (!(read32(e, e->id.pstate) & 0xc)) tk_decode_msr_immediate(code_at(e, pc), &esr);
       }

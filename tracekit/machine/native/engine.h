@@ -112,7 +112,7 @@ typedef struct {
   uint64_t random_state;
   /* --- configuration ------------------------------------------------------------------------------------------------------ */
   uint32_t takes_interrupts; /* 1: stop where an interrupt can be taken (recording); 0: places come from elsewhere (replay) */
-  uint32_t cures_stale_code, counts_each_instruction, captures_writes, captures_reads, captures_blocks, has_pan, page_size;
+  uint32_t cures_stale_code, counts_each_instruction, captures_writes, captures_reads, captures_blocks, has_pan, page_size, smc_undefined;
   uint64_t ram_base, ram_size;
   uint64_t watch_count, watch_begin[16], watch_end[16];
   /* --- why the last run stopped ------------------------------------------------------------------------------------------ */
