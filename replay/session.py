@@ -254,10 +254,12 @@ class Replay:
                 board.receive(event.row[5])
             elif table == "states":
                 self._states(event)
-            elif table == "pvtime" and event.row[5] in board.config.pv_structures:  # a view of what the host writes made
-                board.emit("pvtime", vcpu, event.row[4], event.row[5], *board.pv_fields(event.row[5]))
-            elif table == "pvtime":
-                self._fail(f"no vCPU has a structure at {event.row[5]:#x}", Cause.DECISION, event)
+            elif table == "pvtime":  # a view of what the host writes made
+                try:
+                    fields = board.pv_fields(event.row[5])
+                except (GuestFault, OverflowError) as error:
+                    self._fail(f"there is no structure at {event.row[5]:#x} ({error})", Cause.DECISION, event)
+                board.emit("pvtime", vcpu, event.row[4], event.row[5], *fields)
             else:  # directives
                 self._copy(event)
         return True

@@ -25,6 +25,7 @@ FLOORS: dict[str, set[str]] = {
     "tracekit.recorder": {*GROUND, "tracekit.machine", "tracekit.hypervisor", "tracekit.host"},
     "tracekit.replay": {*GROUND, "tracekit.machine"},
     "tracekit.analyzers": GROUND,
+    "tracekit.faults": {*GROUND, "tracekit.hypervisor"},
     "tracekit.workbench": {
         *GROUND, "tracekit.machine", "tracekit.hypervisor", "tracekit.host", "tracekit.recorder", "tracekit.replay",
         "tracekit.analyzers",

@@ -40,7 +40,9 @@ PROGRESS = click.Choice(["auto", "plain", "none"])
 @click.option("--slice", "slice_", help="Time slice (default 3ms).")
 @click.option("--quantum", help="How far one pCPU may run ahead of another (default 200us).")
 @click.option("--neighbour", multiple=True, help="Load on the host: DUTY[:PERIOD][@PCPU], for example 50%:10ms@0. Repeatable.")
-@click.option("--profile", help="Whose hypervisor is modelled: kvm.")
+@click.option("--profile", help="Whose hypervisor is modelled: kvm-5.5, kvm-5.10, kvm-6.4 or kvm (default, the newest).")
+@click.option("--publication", help="What counts as stolen: kvm (default), spec-min, xen or kvm-x86-suspend.")
+@click.option("--fault", multiple=True, help="Make the hypervisor wrong: a NAME of the catalogue or FILE.py:Class. Repeatable.")
 @click.option("--pv-base", help="IPA of vCPU 0's stolen-time structure (default 0x90a0000, a page of its own).")
 @click.option("--seed", type=int, help="Seed of everything that is drawn (default 0).")
 @click.option("--capture", help="thin (default), writes or full.")
@@ -139,6 +141,10 @@ def configure(base: Scenario, options: dict[str, Any]) -> Scenario:
     hypervisor: dict[str, Any] = {}
     if options.get("profile") is not None:
         hypervisor["profile"] = options["profile"]
+    if options.get("publication") is not None:
+        hypervisor["publication"] = options["publication"]
+    if options.get("fault"):
+        hypervisor["faults"] = tuple(options["fault"])
     if options.get("pv_base") is not None:
         try:
             hypervisor["pv_base"] = int(options["pv_base"], 0)

@@ -11,8 +11,10 @@ from typing import Any
 from tracekit import __version__
 from tracekit.formats.errors import InputError
 from tracekit.formats.writer import TraceWriter
+from tracekit.hypervisor.fault import describe
 from tracekit.machine.description import describe_engine, describe_machine
 from tracekit.machine.loader import GUEST_BYTES_MAX, GuestFiles, LoadedGuest, load
+from tracekit.recorder.faults import load_fault
 from tracekit.recorder.scenario import Scenario
 from tracekit.recorder.session import End, Progress, Recording
 
@@ -89,8 +91,10 @@ def _begin(
     for part in guest.parts:
         name = {"kernel": Path(scenario.image).name, "initrd": Path(scenario.initrd or "").name}.get(part.role, "devicetree")
         segments.append({"ipa": part.ipa, "image": writer.add_image(part.role, name, part.data), "size": len(part.data)})
-    session = Recording(scenario, guest, writer, on_progress)
+    faults = [load_fault(name) for name in scenario.hypervisor.faults]
+    session = Recording(scenario, guest, writer, on_progress, faults)
     described = scenario.describe()
+    described["hypervisor"]["faults"] = [describe(fault) for fault in faults]
     described["image"], described["initrd"] = Path(scenario.image).name, scenario.initrd and Path(scenario.initrd).name
     neighbours = [one.name for one in scenario.host.neighbours]
     writer.set(

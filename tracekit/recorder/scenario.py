@@ -148,7 +148,9 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "host": (
         "pcpus", "policy", "slice", "quantum", "wakeup_latency", "wakeup_granularity", "neighbours", "directives",
     ),
-    "hypervisor": ("profile", "pv_time", "pv_base"),
+    "hypervisor": (
+        "profile", "pv_time", "pv_base", "pv_bases", "publication", "denied", "firmware_bitmap", "faults",
+    ),
     "capture": ("level", "watch"),
     "limits": ("max_vtime", "max_instructions"),
     "engine": ("mode", "page_size", "counting"),
@@ -330,8 +332,18 @@ def _hypervisor(table: Mapping[str, Any]) -> HypervisorConfig:
         changes["profile"] = _typed("hypervisor.profile", table["profile"], str)
     if "pv_time" in table:
         changes["pv_time"] = _typed("hypervisor.pv_time", table["pv_time"], bool)
-    if "pv_base" in table:
-        changes["pv_base"] = _typed("hypervisor.pv_base", table["pv_base"], int)
+    for key in ("pv_base", "firmware_bitmap"):
+        if key in table:
+            changes[key] = _typed(f"hypervisor.{key}", table[key], int)
+    if "publication" in table:
+        changes["publication"] = _typed("hypervisor.publication", table["publication"], str)
+    for key in ("pv_bases", "denied"):
+        if key in table:
+            changes[key] = tuple(_typed(f"hypervisor.{key}", one, int) for one in _typed(f"hypervisor.{key}", table[key], list))
+    if "faults" in table:
+        changes["faults"] = tuple(
+            _typed("hypervisor.faults", one, str) for one in _typed("hypervisor.faults", table["faults"], list)
+        )
     return HypervisorConfig(**changes)
 
 

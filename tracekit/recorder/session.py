@@ -20,12 +20,13 @@ from tracekit.hypervisor.effects import PowerOff, PowerOn, Standby, SystemOff, S
 from tracekit.hypervisor.fault import Fault
 from tracekit.hypervisor.profile import PROFILES
 from tracekit.hypervisor.pvtime import PvEvent
-from tracekit.hypervisor.smccc import Hypercall
+from tracekit.hypervisor.smccc import Hypercall, result
 from tracekit.machine.board import Board, BoardConfig
 from tracekit.machine.digests import emit_states
 from tracekit.machine.engine import EngineConfig, StopReason
 from tracekit.machine.loader import LoadedGuest
 from tracekit.machine.map import PVTIME_BASE, PVTIME_SIZE, RAM_BASE
+from tracekit.recorder.faults import FaultRaised
 from tracekit.recorder.scenario import Input, Scenario
 from tracekit.recorder.sink import WriterSink
 
@@ -47,6 +48,7 @@ class EndReason(Enum):
     DEADLOCK = "deadlock"
     LOCKUP = "lockup"
     ENGINE_ERROR = "engine_error"
+    FAULT_RAISED = "fault_raised"
 
     @property
     def is_good(self) -> bool:
@@ -155,6 +157,8 @@ class Recording:
                     self._end = (EndReason.INTERRUPTED, None)
                     break
                 self._step()
+        except FaultRaised as raised:
+            self._end = (EndReason.FAULT_RAISED, str(raised))
         except KeyboardInterrupt:
             self._end = (EndReason.INTERRUPTED, None)
         return self._finish()
@@ -301,7 +305,10 @@ class Recording:
         with board.at(call.position, call.ns):
             number = board.sequence(call.position)
             self._memory.vcpu = call.vcpu
-            outcome = self.hypervisor.call(Hypercall(call.vcpu, call.conduit, call.immediate, call.pc, call.el, call.x))
+            try:
+                outcome = self.hypervisor.call(Hypercall(call.vcpu, call.conduit, call.immediate, call.pc, call.el, call.x))
+            except FaultRaised as raised:  # the call is told all the same, so that the trace stays whole
+                outcome, self._end = result(-1), (EndReason.FAULT_RAISED, str(raised))
             board.finish_hypercall(call, number, outcome.ret, self.hypervisor.name(call.x[0] & 0xFFFF_FFFF))
             now = board.engine.now_ns()
             match outcome.effect:
