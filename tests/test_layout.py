@@ -48,6 +48,8 @@ GUARDED = {
     "uuid": (),
     "numpy": (),
 }
+# Rooms that stand at the top of the tree: a link in tracekit/ leads to each.
+MOUNTED = {"formats": "formats", "replay": "replay", "analyzers": "analyzers", "faults": "samples/faults"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -98,16 +100,16 @@ def test_nobody_imports_a_command() -> None:
         assert not [name for name in imports_of(path) if name.startswith("tracekit") and name.split(".")[-1] == "cli"], module
 
 
-@pytest.mark.parametrize("wing", ["formats", "replay", "analyzers"])
+@pytest.mark.parametrize("wing", MOUNTED)
 def test_wing_is_mounted(wing: str) -> None:
     """pyproject (for builds) and the link in tracekit/ (for readers) say the same."""
-    assert wing == FOLDERS[f"tracekit.{wing}"]
-    assert (ROOT / wing).resolve() == (ROOT / "tracekit" / wing).resolve()
+    assert MOUNTED[wing] == FOLDERS[f"tracekit.{wing}"]
+    assert (ROOT / MOUNTED[wing]).resolve() == (ROOT / "tracekit" / wing).resolve()
 
 
 def test_every_package_is_built() -> None:
     """No folder with an __init__.py is forgotten in pyproject."""
-    tops = ("tracekit", "formats", "replay", "analyzers")
+    tops = ("tracekit", *MOUNTED.values())
     on_disk = {
         path.parent.relative_to(ROOT).as_posix()
         for top in tops
@@ -119,7 +121,7 @@ def test_every_package_is_built() -> None:
 
 
 def _linked(path: Path) -> bool:
-    return any((ROOT / "tracekit" / wing) in path.parents for wing in ("formats", "replay", "analyzers"))
+    return any((ROOT / "tracekit" / wing) in path.parents for wing in MOUNTED)
 
 
 def test_files_read_in_one_sitting() -> None:
