@@ -16,7 +16,7 @@ from tracekit.formats.reader import Trace
 # The state of a thread after a schedule row; rows that are not listed change nothing. yield is a WAIT, the last four are BLOCK.
 STATE_AFTER = {
     "online": "wait", "run": "run", "preempt": "wait", "wake": "wait", "yield": "yield", "throttle": "wait", "resume": "wait",
-    "block": "sleep", "offline": "offline", "pause": "pause", "suspend": "suspend",
+    "unsuspend": "wait", "block": "sleep", "offline": "offline", "pause": "pause", "suspend": "suspend",
 }  # fmt: skip
 STATES = pl.Enum(["run", "wait", "yield", "sleep", "offline", "pause", "suspend"])
 WAITS, BLOCKS = ("wait", "yield"), ("sleep", "offline", "pause", "suspend")
@@ -49,21 +49,19 @@ def publication_of(trace: Trace) -> str:
     return name if name in FORMULAS else "kvm"
 
 
-def wants() -> dict[str, Want]:
-    """What the ledger reads of a trace."""
-    is_st = (pl.col("function_id") == ST_ID) & (pl.col("ret0") < 1 << 63)
-    return {
-        "schedule": Want(("event", "reason"), pl.col("vcpu").is_not_null()),
-        "pvtime": Want(("event", "ipa", "stolen_ns", "revision", "attributes"), pl.col("event") != "attribute"),
-        "hypercalls": Want(("function_id", "ret0"), is_st),
-        "directives": Want(("kind", "value"), pl.col("kind") == "restore"),
-    }
+IS_ST = (pl.col("function_id") == ST_ID) & (pl.col("ret0") < 1 << 63)  # a PV_TIME_ST that succeeded
+WANTS: dict[str, Want] = {
+    "schedule": Want(("event", "reason"), pl.col("vcpu").is_not_null()),
+    "pvtime": Want(("event", "ipa", "stolen_ns", "revision", "attributes"), pl.col("event") != "attribute"),
+    "hypercalls": Want(("function_id", "ret0"), IS_ST),
+    "directives": Want(("kind", "value"), pl.col("kind") == "restore"),
+}
 
 
 def ledgers(trace: Trace, policy: str, rows: int = WINDOW_ROWS) -> Iterator[pl.DataFrame]:
     """The ledger of a trace, window by window. Errors: TraceDamaged. For the columns see `ledger`."""
     kept: pl.DataFrame | None = None
-    for window in windows(trace, wants(), rows):
+    for window in windows(trace, WANTS, rows):
         frame, kept = ledger(window, policy, kept)
         yield frame
 
@@ -72,7 +70,8 @@ def ledger(window: dict[str, pl.DataFrame], policy: str, kept: pl.DataFrame | No
     """One window's ledger, sorted by (position, sequence), and what the next window needs.
 
     columns: position u64, sequence u64, vtime_ns i64, vcpu u16; event: of `schedule` (turn: a run that is none), enable, publish, read (of
-    `pvtime`), st (a PV_TIME_ST that succeeded), restore; ipa u64?, told_ns i128?, revision u32?, attributes u32?: of the `pvtime` row;
+    `pvtime`), st (a PV_TIME_ST that succeeded), restore, write (where the caller gives the window a table `writes`: rows of `memory_writes` with
+    the vCPU whose structure it is); ipa u64?, told_ns i128?, revision u32?, attributes u32?: of the `pvtime` row;
     state, state_before: of the thread; accumulated up to the row: run_ns, wait_ns (yield_ns: the part that yields began), block_ns
     (offline_ns, suspend_ns: parts of it); clock_ns i64: what the policy counts; entry_ns i64: time of the last switch-in; epoch u32: PV_TIME_ST
     so far; truth_ns i64: what an update here must store; restored_ns i64 and restores u32: brought by restores so far; and of the last update
@@ -91,13 +90,24 @@ def _rows(window: dict[str, pl.DataFrame], kept: pl.DataFrame | None) -> pl.Data
     event = pl.when(pl.col("reason").fill_null("") == "turn").then(pl.lit("turn")).otherwise("event")
     own = event.replace_strict(STATE_AFTER, default=None, return_dtype=pl.String).cast(STATES)
     schedule = window["schedule"].select(*place, event.alias("event"), own.alias("own"))
-    pvtime = window["pvtime"].select(
-        *place, "event", pl.col("stolen_ns").cast(pl.Int128).alias("told_ns"), "ipa", "revision", "attributes"
+    pvtime = (
+        window["pvtime"]
+        .filter(pl.col("event") != "attribute")
+        .select(*place, "event", pl.col("stolen_ns").cast(pl.Int128).alias("told_ns"), "ipa", "revision", "attributes")
     )
-    calls = window["hypercalls"].select(*place, pl.lit("st").alias("event"))
+    calls = window["hypercalls"].filter(IS_ST).select(*place, pl.lit("st").alias("event"))
     value = pl.col("value").cast(pl.Int64, strict=False).fill_null(0)
-    restores = window["directives"].select(*place, pl.lit("restore").alias("event"), value.alias("restored"))
-    new = pl.concat([schedule, pvtime, calls, restores], how="diagonal").filter(pl.col("vcpu").is_not_null()).sort(*KEY)
+    restores = (
+        window["directives"]
+        .filter(pl.col("kind") == "restore")
+        .select(*place, pl.lit("restore").alias("event"), value.alias("restored"))
+    )
+    writes = (
+        [window["writes"].select(*place, pl.lit("write").alias("event"), "ipa", "size", "value", "cause")]
+        if "writes" in window
+        else []
+    )
+    new = pl.concat([schedule, pvtime, calls, restores, *writes], how="diagonal").filter(pl.col("vcpu").is_not_null()).sort(*KEY)
     first = pl.DataFrame(schema=_KEPT) if kept is None else kept
     return pl.concat(
         [first.with_columns(is_kept=pl.lit(True), own="state"), new.with_columns(is_kept=pl.lit(False))], how="diagonal"

@@ -61,7 +61,7 @@ class _Stream:
 
 def frame_of(batch: object, table: str, want: Want) -> pl.DataFrame:
     """A verified Arrow batch as a frame: text columns as strings."""
-    frame = pl.from_arrow(batch)  # type: ignore[arg-type]
+    frame = pl.from_arrow(batch)
     assert isinstance(frame, pl.DataFrame)
     names = [*(column.name for column in TABLES[table].columns[:4]), *want.columns]
     text = {column.name for column in TABLES[table].columns if column.type == "text"}
