@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 BATCH_ROWS = 65_536
 THICK_SEQUENCE = 0x8000_0000
 DIGEST_BYTES = 32
@@ -13,15 +13,16 @@ DIGEST_BYTES = 32
 DICTIONARIES: dict[str, tuple[str, ...]] = {
     "schedule.event": (
         "online", "offline", "run", "preempt", "block", "wake", "yield", "migrate", "throttle", "unthrottle", "pause",
-        "resume", "suspend", "unsuspend",
+        "resume", "suspend", "unsuspend", "poll",
     ),
     "schedule.reason": (
         "start", "slice", "turn", "preempt", "wakeup", "wfi", "timer", "interrupt", "sgi", "power_on", "power_off",
-        "suspend", "idle", "balance", "directive", "quota", "pause", "latency", "neighbour", "reset", "end",
+        "suspend", "idle", "balance", "directive", "quota", "pause", "latency", "neighbour", "reset", "end", "poll", "vmm", "wfe",
+        "fault",
     ),
     "directives.kind": (
         "slot_add", "slot_delete", "slot_readonly", "attribute_has", "attribute_set", "attribute_get", "reset", "snapshot",
-        "restore", "thread_change", "clock_skew", "fault",
+        "restore", "thread_change", "clock_skew", "fault", "vmm", "kexec",
     ),
     "hypercalls.conduit": ("hvc", "smc"),
     "hypercalls.function": (

@@ -14,12 +14,12 @@ from tracekit.formats.tables import TABLES
 
 _AFTER: dict[str, str] = {
     "online": "wait", "offline": "block", "run": "run", "preempt": "wait", "block": "block", "wake": "wait", "yield": "wait",
-    "throttle": "wait", "unthrottle": "wait", "pause": "block", "resume": "wait",
+    "throttle": "wait", "unthrottle": "wait", "pause": "block", "resume": "wait", "suspend": "block", "unsuspend": "wait", "poll": "run",
 }  # fmt: skip
 _BEFORE: dict[str, set[str | None]] = {
     "online": {None, "block"}, "offline": {None, "run", "wait"}, "run": {"wait"}, "preempt": {"run"}, "block": {"run", "wait"},
     "wake": {"block"}, "yield": {"run"}, "throttle": {"run", "wait"}, "unthrottle": {"wait"},
-    "pause": {"run", "wait", "block"}, "resume": {"block"},
+    "pause": {None, "run", "wait", "block"}, "resume": {"block"}, "suspend": {"run", "wait", "block"}, "unsuspend": {"block"}, "poll": {"run"},
 }  # fmt: skip
 FINDINGS_MAX = 100
 
