@@ -62,8 +62,8 @@ class GuestFiles:
     kind: str = "auto"
 
 
-def load(files: GuestFiles, vcpu_count: int, ram_size: int, seed: int = 0) -> LoadedGuest:
-    """Place a guest in RAM.
+def load(files: GuestFiles, vcpu_count: int, ram_size: int, seed: int = 0, conduit: str = "hvc") -> LoadedGuest:
+    """Place a guest in RAM; its device tree names the conduit, `hvc` or `smc`.
 
     Errors: InputError, one line, naming the file and what is wrong with it.
     """
@@ -107,7 +107,7 @@ def load(files: GuestFiles, vcpu_count: int, ram_size: int, seed: int = 0) -> Lo
     if kind != "image" and free_from > dtb_at:
         raise InputError(f"{name}: no room for the device tree in the last 2 MiB of RAM (--ram changes it)")
     bootargs = f"{CONSOLE} {files.append}".strip() if kind == "image" else files.append
-    tree = build(DeviceTreeConfig(vcpu_count, ram_size, bootargs, initrd_range, seed))
+    tree = build(DeviceTreeConfig(vcpu_count, ram_size, bootargs, initrd_range, seed, conduit))
     parts.append(Segment("devicetree", dtb_at, tree))
     return LoadedGuest(kind, tuple(sorted(parts, key=lambda part: part.ipa)), entry, dtb_at)
 

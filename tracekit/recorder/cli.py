@@ -36,6 +36,7 @@ PROGRESS = click.Choice(["auto", "plain", "none"])
 @click.option("--initrd", type=click.Path(), help="Initial RAM disk.")
 @click.option("--append", help="Kernel command line, behind the console's.")
 @click.option("--format", "guest_format", help="auto (default), elf, image or flat.")
+@click.option("--conduit", help="How the device tree tells the guest to call the hypervisor: hvc (default) or smc.")
 @click.option("--policy", help="Host scheduler: round-robin (default), fair or chaos.")
 @click.option("--slice", "slice_", help="Time slice (default 3ms).")
 @click.option("--quantum", help="How far one pCPU may run ahead of another (default 200us).")
@@ -112,6 +113,7 @@ def configure(base: Scenario, options: dict[str, Any]) -> Scenario:
         ("initrd", "initrd"),
         ("append", "append"),
         ("guest_format", "guest_format"),
+        ("conduit", "conduit"),
         ("vcpus", "vcpus"),
         ("cpu", "cpu"),
         ("seed", "seed"),

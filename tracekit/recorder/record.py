@@ -52,7 +52,7 @@ def load_guest(scenario: Scenario) -> LoadedGuest:
         append=scenario.append,
         kind=scenario.guest_format,
     )
-    return load(files, scenario.vcpus, scenario.ram, scenario.seed)
+    return load(files, scenario.vcpus, scenario.ram, scenario.seed, scenario.conduit)
 
 
 def record(

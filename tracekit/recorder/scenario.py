@@ -18,6 +18,7 @@ CPUS = ("a53", "a72", "max")
 CAPTURES = ("thin", "writes", "full")
 ENGINE_MODES = ("fast", "safe")
 FORMATS = ("auto", "elf", "image", "flat")
+CONDUITS = ("hvc", "smc")
 VCPUS_MAX = 8
 RAM_MIN, RAM_MAX = 4 << 20, 16 << 30
 PANIC_TEXT = "Kernel panic - not syncing"
@@ -33,12 +34,16 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Guest, board, host, hypervisor, capture, limits and seed. Times in ns, sizes in bytes."""
+    """Guest, board, host, hypervisor, capture, limits and seed. Times in ns, sizes in bytes.
+
+    conduit: what the device tree's /psci names, `hvc` or `smc`; both always reach the hypervisor as its profile has them.
+    """
 
     image: str = ""
     initrd: str | None = None
     append: str = ""
     guest_format: str = "auto"
+    conduit: str = "hvc"
     vcpus: int = 1
     ram: int = 512 << 20
     cpu: str = "a53"
@@ -61,6 +66,7 @@ class Scenario:
         """Itself, if it makes sense. Errors: InputError naming the key."""
         one_of("guest.cpu", self.cpu, CPUS)
         one_of("guest.format", self.guest_format, FORMATS)
+        one_of("guest.conduit", self.conduit, CONDUITS)
         one_of("capture.level", self.capture, CAPTURES)
         one_of("engine.mode", self.engine_mode, ENGINE_MODES)
         one_of("engine.counting", self.engine_counting, ("block", "instruction"))
@@ -143,7 +149,7 @@ def parse_rational(text: str | int) -> tuple[int, int]:
 # --- TOML -------------------------------------------------------------------------------------------------------------------
 
 _SECTIONS: dict[str, tuple[str, ...]] = {
-    "guest": ("image", "initrd", "append", "format", "vcpus", "ram", "cpu"),
+    "guest": ("image", "initrd", "append", "format", "conduit", "vcpus", "ram", "cpu"),
     "time": ("ns_per_instruction", "exit_cost"),
     "host": (
         "pcpus", "policy", "slice", "quantum", "wakeup_latency", "wakeup_granularity", "neighbours", "directives",
@@ -252,6 +258,7 @@ def _from_document(document: Mapping[str, Any], folder: Path) -> Scenario:
     take(guest, "guest", "initrd", "initrd", path)
     take(guest, "guest", "append", "append", text)
     take(guest, "guest", "format", "guest_format", text)
+    take(guest, "guest", "conduit", "conduit", text)
     take(guest, "guest", "vcpus", "vcpus", number)
     take(guest, "guest", "ram", "ram", _size)
     take(guest, "guest", "cpu", "cpu", text)
