@@ -8,10 +8,14 @@ from tracekit.formats.errors import InputError
 from tracekit.formats.units import parse_duration_ns
 
 POLICIES = ("round-robin", "fair", "chaos")
-DIRECTIVES = ("pause", "resume", "migrate")
+HOST_KINDS = ("pause", "resume", "migrate", "yield", "vmm", "stall", "suspend", "thread_change", "clock_skew")
+SESSION_KINDS = ("slot_add", "slot_delete", "slot_readonly", "snapshot", "restore", "reset", "kexec")
+DIRECTIVES = (*HOST_KINDS, *SESSION_KINDS)
 PCPUS_MAX = 16
 NEIGHBOURS_MAX = 64
 NICE_0_WEIGHT = 1024
+SKEW_NS_MAX = 10**12
+DURATION_NS_MAX = 10**13
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +56,60 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """Something done to a vCPU's thread at an exact virtual time: pause, resume, or migrate to `pcpu`."""
+    """Something done from outside at an exact virtual time. vcpu None: every vCPU, or the whole machine.
+
+    The host itself does: pause, resume; migrate to `pcpu`; yield; vmm (the VMM works for `duration_ns` on the vCPU's thread); stall (a
+    stage-2 fault takes `duration_ns`); suspend (the whole host, for `duration_ns`); thread_change (KVM_RUN goes on in another thread, whose
+    run_delay is `value` ns); clock_skew (the run-queue clock of `pcpu` is off by `value` ns, which may be negative, from then on).
+    The others are the session's: slot_add (`ipa`, `size`, `readonly`), slot_delete and slot_readonly (`ipa`), snapshot, restore (`value`: of
+    which snapshot, none: live migration; `duration_ns`: downtime; `size`: ns that a new thread waits before its first KVM_RUN), reset, kexec.
+    """
 
     at_ns: int
     kind: str
-    vcpu: int
+    vcpu: int | None = None
     pcpu: int | None = None
+    duration_ns: int | None = None
+    value: int | None = None
+    ipa: int | None = None
+    size: int | None = None
+    readonly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Which fields a kind of directive needs, and which it may have."""
+
+    needs: tuple[str, ...] = ()
+    may: tuple[str, ...] = ()
+
+
+_FORMS: dict[str, _Form] = {
+    "pause": _Form(may=("vcpu",)),
+    "resume": _Form(may=("vcpu",)),
+    "migrate": _Form(needs=("vcpu", "pcpu")),
+    "yield": _Form(may=("vcpu",)),
+    "vmm": _Form(needs=("duration_ns",), may=("vcpu",)),
+    "stall": _Form(needs=("duration_ns",), may=("vcpu",)),
+    "suspend": _Form(needs=("duration_ns",)),
+    "thread_change": _Form(may=("vcpu", "value")),
+    "clock_skew": _Form(needs=("pcpu", "value")),
+    "slot_add": _Form(needs=("ipa", "size"), may=("readonly",)),
+    "slot_delete": _Form(needs=("ipa",)),
+    "slot_readonly": _Form(needs=("ipa",)),
+    "snapshot": _Form(),
+    "restore": _Form(may=("value", "duration_ns", "size")),
+    "reset": _Form(may=("vcpu",)),
+    "kexec": _Form(),
+}
+_KEYS = {"vcpu": "vcpu", "pcpu": "pcpu", "duration_ns": "duration", "value": "value", "ipa": "ipa", "size": "size"}
 
 
 @dataclass(frozen=True, slots=True)
 class HostConfig:
-    """Times in ns. quantum_ns: how far one physical CPU may run ahead of another that also runs a vCPU."""
+    """Times in ns. quantum_ns: how far one physical CPU may run ahead of another that also runs a vCPU. halt_poll_ns: how long a thread polls
+    before a WFI lets it sleep (0: not at all). quota_ns per quota_period_ns: what each vCPU's thread may run (0: no limit). clock_skew_ns:
+    offset of each pCPU's run-queue clock. yields_on_wfe: a WFE yields, as KVM's trapped WFE does."""
 
     pcpus: int = 1
     policy: str = "round-robin"
@@ -70,6 +117,11 @@ class HostConfig:
     quantum_ns: int = 200_000
     wakeup_latency_ns: int = 0
     wakeup_granularity_ns: int = 1_000_000
+    halt_poll_ns: int = 0
+    quota_ns: int = 0
+    quota_period_ns: int = 0
+    clock_skew_ns: tuple[int, ...] = ()
+    yields_on_wfe: bool = False
     neighbours: tuple[Neighbour, ...] = ()
     directives: tuple[Directive, ...] = ()
 
@@ -82,20 +134,50 @@ class HostConfig:
             ("quantum", self.quantum_ns, 100, 10**9),
             ("wakeup_latency", self.wakeup_latency_ns, 0, 10**9),
             ("wakeup_granularity", self.wakeup_granularity_ns, 0, 10**9),
+            ("halt_poll", self.halt_poll_ns, 0, 10**9),
+            ("quota_period", self.quota_period_ns, 0, 10**10),
+            ("quota", self.quota_ns, 0, self.quota_period_ns),
             ("neighbours", len(self.neighbours), 0, NEIGHBOURS_MAX),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
                 raise InputError(f"host.{key} = {value!r}: must be from {lowest} to {highest}")
-        for one in self.neighbours:
-            if not 0 < one.duty <= 1_000_000 or not 1_000 <= one.period_ns <= 10**10 or not 1 <= one.weight <= 1 << 20:
-                raise InputError(
-                    f"host.neighbours: {one.name}: duty must be above 0% and at most 100%, period from 1us to 10s, weight from 1"
-                )
-            if one.pcpu is not None and not 0 <= one.pcpu < self.pcpus:
-                raise InputError(f"host.neighbours: {one.name}: there is no pCPU {one.pcpu}; the host has {self.pcpus}")
+        if (self.quota_ns or self.quota_period_ns) and (self.quota_ns < 10_000 or self.quota_period_ns < 100_000):
+            raise InputError("host.quota, host.quota_period: at least 10us in a period of at least 100us; both 0 for no limit")
+        if len(self.clock_skew_ns) > self.pcpus or any(abs(one) > SKEW_NS_MAX for one in self.clock_skew_ns):
+            raise InputError(f"host.clock_skew: at most one offset for each of the {self.pcpus} pCPUs, up to 1000 s each")
+        for neighbour in self.neighbours:
+            self._check_neighbour(neighbour)
         for directive in self.directives:
-            if directive.kind not in DIRECTIVES:
-                raise InputError(f"host.directives.kind = {directive.kind!r}: must be one of {', '.join(DIRECTIVES)}")
-            needs = directive.kind == "migrate"
-            if needs != (directive.pcpu is not None) or (needs and not 0 <= (directive.pcpu or 0) < self.pcpus):
-                raise InputError("host.directives.pcpu: migrate needs an existing pCPU, the others have none")
+            self._check_directive(directive)
+
+    def _check_neighbour(self, one: Neighbour) -> None:
+        if not 0 < one.duty <= 1_000_000 or not 1_000 <= one.period_ns <= 10**10 or not 1 <= one.weight <= 1 << 20:
+            raise InputError(
+                f"host.neighbours: {one.name}: duty must be above 0% and at most 100%, period from 1us to 10s, weight from 1"
+            )
+        if one.pcpu is not None and not 0 <= one.pcpu < self.pcpus:
+            raise InputError(f"host.neighbours: {one.name}: there is no pCPU {one.pcpu}; the host has {self.pcpus}")
+
+    def _check_directive(self, one: Directive) -> None:
+        form = _FORMS.get(one.kind)
+        if form is None:
+            raise InputError(f"host.directives.kind = {one.kind!r}: must be one of {', '.join(DIRECTIVES)}")
+        if one.at_ns < 0:
+            raise InputError(f"host.directives.at = {one.at_ns}: must not be negative")
+        for field, key in _KEYS.items():
+            value = getattr(one, field)
+            if value is None and field in form.needs:
+                raise InputError(f"host.directives.{key}: {one.kind} needs it")
+            if value is None:
+                continue
+            if field not in (*form.needs, *form.may):
+                raise InputError(f"host.directives.{key}: {one.kind} has none")
+            lowest = -SKEW_NS_MAX if one.kind == "clock_skew" and field == "value" else int(field == "duration_ns")
+            highest = DURATION_NS_MAX if field == "duration_ns" else (1 << 64) - 1
+            highest = SKEW_NS_MAX if one.kind == "clock_skew" and field == "value" else highest
+            if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+                raise InputError(f"host.directives.{key} = {value!r}: {one.kind} takes {lowest} to {highest}")
+        if one.readonly and "readonly" not in form.may:
+            raise InputError(f"host.directives.readonly: {one.kind} has none")
+        if one.pcpu is not None and not one.pcpu < self.pcpus:
+            raise InputError(f"host.directives.pcpu: there is no pCPU {one.pcpu}; the host has {self.pcpus}")

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from tracekit.host.config import Directive, HostConfig
+from tracekit.formats.errors import InputError
+from tracekit.host.config import SESSION_KINDS, Directive, HostConfig
 from tracekit.host.policies import policy_for
 from tracekit.host.threads import Pcpu, Thread, ThreadState
 
@@ -33,19 +34,32 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """A `directives` row that the host makes: thread_change, clock_skew or vmm. value may be negative (clock_skew)."""
+
+    kind: str
+    vcpu: int | None
+    size: int | None
+    value: int
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Enter:
-    """Guest code of a vCPU must run from now_ns until at most horizon_ns. loaded: it was just switched in."""
+    """Guest code of a vCPU must run from now_ns until at most horizon_ns. loaded: KVM_RUN has just begun, or the thread was just switched in.
+    resumes: the thread was on the pCPU since an earlier time, without guest code (poll, VMM): a `run` row with reason turn is due."""
 
     vcpu: int
     pcpu: int
     now_ns: int
     horizon_ns: int
     loaded: bool
+    resumes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A call_at() has come due."""
+    """A call_at() has come due, or a directive that is the session's (then it is the token)."""
 
     at_ns: int
     token: object
@@ -74,9 +88,17 @@ class _Event:
 class Host:
     """Physical CPUs, their queues, vCPU threads (thread i is vCPU i) and neighbours."""
 
-    def __init__(self, config: HostConfig, vcpu_count: int, seed: int, emit: Callable[[Transition], None]) -> None:
+    def __init__(
+        self,
+        config: HostConfig,
+        vcpu_count: int,
+        seed: int,
+        emit: Callable[[Transition], None],
+        tell: Callable[[Told], None] | None = None,
+    ) -> None:
         self._config = config
         self._emit_row = emit
+        self._tell = tell
         self._policy = policy_for(config, seed)
         self._pcpus = [Pcpu(index) for index in range(config.pcpus)]
         self._threads = [Thread(vcpu, vcpu, None, vcpu % config.pcpus) for vcpu in range(vcpu_count)]
@@ -103,7 +125,7 @@ class Host:
             else:
                 self._emit("offline", thread, 0, "start")
         for directive in sorted(self._config.directives, key=lambda one: one.at_ns):
-            if directive.vcpu < self._vcpu_count:
+            if directive.vcpu is None or directive.vcpu < self._vcpu_count:
                 self._push(directive.at_ns, partial(self._direct, directive), matters=True)
         for pcpu in self._pcpus:
             self._dispatch(pcpu, 0, "start")
@@ -208,6 +230,34 @@ class Host:
         if event is not None:
             event.is_cancelled = True
             self._pending -= 1
+
+    def pause_all(self, now_ns: int) -> int:
+        """Pause every vCPU that is not paused; gives the time when all stand still."""
+        for thread in self._threads[: self._vcpu_count]:
+            if not thread.is_paused:
+                thread.is_held = True
+                self._pause(thread, now_ns)
+        return max([now_ns, *(thread.since_ns for thread in self._threads[: self._vcpu_count])])
+
+    def resume_all(self, now_ns: int) -> None:
+        """Resume those that pause_all() paused."""
+        for thread in self._threads[: self._vcpu_count]:
+            if thread.is_held:
+                thread.is_held = False
+                self._resume(thread, max(now_ns, thread.since_ns))
+
+    def set_power(self, vcpu: int, is_online: bool, wants_to_run: bool) -> None:
+        """What resuming will do with a paused vCPU: runnable, asleep, or powered off."""
+        thread = self._threads[vcpu]
+        assert thread.is_paused and (is_online or not wants_to_run)
+        thread.is_online, thread.wants_to_run = is_online, wants_to_run
+
+    def new_thread(self, vcpu: int, run_delay_ns: int) -> None:
+        """The paused vCPU goes on in a thread of a new host, which has waited run_delay_ns so far: all its clocks start anew."""
+        thread = self._threads[vcpu]
+        assert thread.is_paused
+        thread.run_delay_ns, thread.yield_delay_ns = run_delay_ns, 0
+        thread.offline_ns = thread.suspended_ns = 0
 
     def run_delay_ns(self, vcpu: int) -> int:
         """Accumulated WAIT of the vCPU's thread, as sched_info.run_delay."""
@@ -412,15 +462,25 @@ class Host:
 
     # --- directives -------------------------------------------------------------------------------------------------------------------------
 
-    def _direct(self, directive: Directive, now_ns: int) -> None:
-        thread = self._threads[directive.vcpu]
-        if directive.kind == "pause":
-            self._pause(thread, now_ns)
-        elif directive.kind == "resume":
-            self._resume(thread, now_ns)
-        else:
-            assert directive.pcpu is not None
-            self._move_to(thread, directive.pcpu, now_ns)
+    def _direct(self, directive: Directive, now_ns: int) -> Alarm | None:
+        if directive.kind in SESSION_KINDS:
+            return Alarm(now_ns, directive)
+        chosen = self._threads[: self._vcpu_count] if directive.vcpu is None else [self._threads[directive.vcpu]]
+        for thread in chosen:
+            self._direct_thread(directive, thread, now_ns)
+        return None
+
+    def _direct_thread(self, directive: Directive, thread: Thread, now_ns: int) -> None:
+        match directive.kind:
+            case "pause":
+                self._pause(thread, now_ns)
+            case "resume":
+                self._resume(thread, now_ns)
+            case "migrate":
+                assert directive.pcpu is not None
+                self._move_to(thread, directive.pcpu, now_ns)
+            case _:
+                raise InputError(f"host.directives.kind = {directive.kind!r}: not carried out by this version")
 
     def _pause(self, thread: Thread, now_ns: int) -> None:
         """Stopped, not stolen from: the thread is BLOCK until it is resumed (pvtime.md 3.13)."""

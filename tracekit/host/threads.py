@@ -38,6 +38,7 @@ class Thread:
     burst_left_ns: int = 0
     is_online: bool = False
     is_paused: bool = False
+    is_held: bool = False  # pause_all() paused it
     wants_to_run: bool = False  # while paused: it would be runnable
     wake_at_ns: int | None = None
     last_row_ns: int = 0
