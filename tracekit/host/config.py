@@ -62,7 +62,7 @@ class Directive:
     stage-2 fault takes `duration_ns`); suspend (the whole host, for `duration_ns`); thread_change (KVM_RUN goes on in another thread, whose
     run_delay is `value` ns); clock_skew (the run-queue clock of `pcpu` is off by `value` ns, which may be negative, from then on).
     The others are the session's: slot_add (`ipa`, `size`, `readonly`), slot_delete and slot_readonly (`ipa`), snapshot, restore (`value`: of
-    which snapshot, none: live migration; `duration_ns`: downtime; `size`: ns that a new thread waits before its first KVM_RUN), reset, kexec.
+    which snapshot, none: live migration; `duration_ns`: downtime, as snapshot and reset have one too; `pre_run_ns`: what a new thread waits before its first KVM_RUN), reset, kexec.
     """
 
     at_ns: int
@@ -74,6 +74,7 @@ class Directive:
     ipa: int | None = None
     size: int | None = None
     readonly: bool = False
+    pre_run_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +98,9 @@ _FORMS: dict[str, _Form] = {
     "slot_add": _Form(needs=("ipa", "size"), may=("readonly",)),
     "slot_delete": _Form(needs=("ipa",)),
     "slot_readonly": _Form(needs=("ipa",)),
-    "snapshot": _Form(),
-    "restore": _Form(may=("value", "duration_ns", "size")),
-    "reset": _Form(may=("vcpu",)),
+    "snapshot": _Form(may=("duration_ns",)),
+    "restore": _Form(may=("value", "duration_ns", "pre_run_ns")),
+    "reset": _Form(may=("duration_ns",)),
     "kexec": _Form(),
 }
 _KEYS = {"vcpu": "vcpu", "pcpu": "pcpu", "duration_ns": "duration", "value": "value", "ipa": "ipa", "size": "size"}
@@ -177,6 +178,10 @@ class HostConfig:
             highest = SKEW_NS_MAX if one.kind == "clock_skew" and field == "value" else highest
             if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
                 raise InputError(f"host.directives.{key} = {value!r}: {one.kind} takes {lowest} to {highest}")
+        if one.pre_run_ns and "pre_run_ns" not in form.may:
+            raise InputError(f"host.directives.pre_run: {one.kind} has none")
+        if not 0 <= one.pre_run_ns <= DURATION_NS_MAX:
+            raise InputError(f"host.directives.pre_run = {one.pre_run_ns!r}: must be from 0 to {DURATION_NS_MAX}")
         if one.readonly and "readonly" not in form.may:
             raise InputError(f"host.directives.readonly: {one.kind} has none")
         if one.pcpu is not None and not one.pcpu < self.pcpus:

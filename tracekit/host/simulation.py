@@ -284,6 +284,11 @@ class Host:
         thread = self._threads[vcpu]
         return thread.state is ThreadState.BLOCK and thread.is_online
 
+    def is_asleep(self, vcpu: int) -> bool:
+        """Whether it sleeps, and would go on sleeping if it is paused now."""
+        thread = self._threads[vcpu]
+        return self.is_blocked(vcpu) and not (thread.is_paused and thread.wants_to_run)
+
     def is_running(self, vcpu: int) -> bool:
         """Whether it is on a pCPU."""
         return self._threads[vcpu].state is ThreadState.RUN
