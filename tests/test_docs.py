@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from support import REPOSITORY
 
 from tracekit.cli import COMMANDS
+from tracekit.host.config import DIRECTIVES, HostConfig
 from tracekit.hypervisor.attributes import OPERATIONS
 from tracekit.hypervisor.profile import PROFILES
 from tracekit.hypervisor.pvtime import PUBLICATIONS
@@ -242,6 +244,15 @@ def test_choices_are_named() -> None:
     assert {one.removeprefix("--publication ") for one in policies} == set(PUBLICATIONS)
     commands = {one.split()[1] for one in ticked(use) if one.startswith("tracekit ")}
     assert "record" in commands and commands - {"analyze"} <= set(COMMANDS)
+
+
+def test_situations_can_be_brought_about() -> None:
+    """What 5.4 names in its last column is an option or a directive of the host."""
+    rows = table("**5.4 ")
+    assert len(rows) == 16 and {row[1].split()[0].strip(",") for row in rows} == {"RUN", "WAIT", "BLOCK"}
+    options = {field.name.removesuffix("_ns") for field in dataclasses.fields(HostConfig)}
+    named = {name for row in rows for name in ticked(row[3])}
+    assert len(named) > 10 and named <= options | set(DIRECTIVES)
 
 
 @pytest.mark.parametrize("name", ["faults", "matrix"])
