@@ -16,6 +16,6 @@ class Misaligned(Fault):
         """Sixteen bytes further than they should be."""
         return tuple(base and base + 16 for base in bases)
 
-    def registers_bases(self) -> bool:
+    def checks_bases(self) -> bool:
         """Nobody checks."""
         return False

@@ -16,6 +16,6 @@ class OverlappingDevice(Fault):
         """On the UART."""
         return tuple(base and 0x0900_0000 + 64 * n for n, base in enumerate(bases))
 
-    def registers_bases(self) -> bool:
+    def checks_bases(self) -> bool:
         """Nobody checks."""
         return False

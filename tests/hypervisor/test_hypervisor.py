@@ -13,6 +13,7 @@ from tracekit.hypervisor.attributes import KVM_CAP_STEAL_TIME, UNSET, UserPointe
 from tracekit.hypervisor.config import HypervisorConfig
 from tracekit.hypervisor.effects import PowerOff, PowerOn, Standby, SystemOff, SystemReset
 from tracekit.hypervisor.fault import chain
+from tracekit.hypervisor.guest_access import GuestAccess
 from tracekit.hypervisor.profile import PROFILES
 from tracekit.hypervisor.pvtime import PvEvent, PvTime
 from tracekit.hypervisor.slots import MemorySlots
@@ -44,6 +45,16 @@ class Memory:
             self.bytes[ipa + i] = byte
 
 
+class NoMoments:
+    """Nothing happens at any time."""
+
+    def now_ns(self) -> int:
+        raise AssertionError("nobody may ask")
+
+    def call_at(self, vcpu: int, at_ns: int) -> None:
+        raise AssertionError("nobody may ask")
+
+
 class Machine:
     """A hypervisor over fake memory and a fake run_delay."""
 
@@ -54,7 +65,13 @@ class Machine:
         self.online = {0}
         config = HypervisorConfig(pv_time=pv_time, **config_keys)
         self.hypervisor = Hypervisor(
-            config, vcpus, self.memory, lambda v, which: self.delay[v], self.events.append, lambda v: v in self.online
+            config,
+            vcpus,
+            self.memory,
+            lambda v, which: self.delay[v],
+            self.events.append,
+            lambda v: v in self.online,
+            NoMoments(),
         )
         self.hypervisor.slots.add(BASE, 0x10000)
         for vcpu, base in enumerate(self.hypervisor.wanted_bases()):
@@ -174,9 +191,9 @@ def test_a_failed_read_keeps_the_delta() -> None:
 
 def pv_time(memory: Memory, delay: Callable[[], int], profile: str = "kvm") -> PvTime:
     """One vCPU whose structure is set."""
-    slots = MemorySlots(memory)
+    slots = MemorySlots()
     slots.add(BASE, 0x10000)
-    pv = PvTime(PROFILES[profile], 1, slots, lambda vcpu, which: delay(), lambda _: None, "kvm", chain([]))
+    pv = PvTime(PROFILES[profile], 1, GuestAccess(memory, slots), lambda vcpu, which: delay(), lambda _: None, "kvm", chain([]))
     pv.set_base(0, BASE)
     return pv
 
@@ -328,22 +345,45 @@ def test_the_attribute_interface() -> None:
 
 def test_slots_are_objects() -> None:
     """No overlap, no empty one; a store marks its page dirty; a read-only slot takes no host write."""
-    memory = Memory()
-    slots = MemorySlots(memory)
+    memory, slots = Memory(), MemorySlots()
+    access = GuestAccess(memory, slots)
     assert slots.add(0x1000, 0x1000)
     assert not slots.add(0x1800, 0x1000)
     assert not slots.add(0x5000, 0)
     assert not slots.delete(0x5000)
     assert not slots.set_readonly(0x5000)
-    slots.store(0x1008, 8, 1, "pvtime")
+    access.put(0x1008, 8, 1, "pvtime")
     assert slots.dirty == {1}
     slots.set_readonly(0x1000)
-    assert slots.read(0x1008, 8) == 1
+    assert access.get(0x1008, 8) == 1
     for wrong in (0x1008, 0x1FFC, 0x5000):
         with pytest.raises(GuestFault):
-            slots.store(wrong, 8, 1, "pvtime")
+            access.write(wrong, 8, 1, "pvtime")
     with pytest.raises(GuestFault):
-        slots.read(0x5000, 8)
+        access.get(0x5000, 8)
+    access.put(0x5000, 8, 7, "pvtime", past_slots=True)
+    assert access.get(0x5000, 8, past_slots=True) == 7
+
+
+@pytest.mark.parametrize(
+    ("ipa", "size", "stores"),
+    [
+        (0x1000, 8, [(0x1000, 8, 0x0807060504030201)]),
+        (0x1004, 8, [(0x1004, 4, 0x04030201), (0x1008, 4, 0x08070605)]),
+        (0x1001, 3, [(0x1001, 1, 0x01), (0x1002, 2, 0x0302)]),
+    ],
+)
+def test_a_store_is_single_copy_atomic(ipa: int, size: int, stores: list[tuple[int, int, int]]) -> None:
+    """What is naturally aligned is one store, anything else is several: put() refuses it, write() makes it."""
+    memory, slots = Memory(), MemorySlots()
+    access = GuestAccess(memory, slots)
+    slots.add(0x1000, 0x1000)
+    value = 0x0807060504030201 & (1 << 8 * size) - 1
+    access.write(ipa, size, value, "pvtime")
+    assert [one[:3] for one in memory.stores] == stores
+    if len(stores) > 1:
+        with pytest.raises(AssertionError):
+            access.put(ipa, size, value, "pvtime")
 
 
 def test_a_failed_store_loses_the_delta() -> None:

@@ -18,7 +18,8 @@ class HypervisorConfig:
     """profile: whose answers are given. publication: which of the thread's times count as stolen.
 
     pv_base: IPA of vCPU 0's stolen-time structure, the others' follow 64 bytes apart; pv_bases instead names each. denied: function ids
-    that the SMCCC filter refuses. firmware_bitmap: KVM_REG_ARM_STD_HYP_BMAP, bit 0 is PV time. faults: names or FILE.py:Class.
+    that the SMCCC filter refuses. firmware_bitmap: KVM_REG_ARM_STD_HYP_BMAP, bit 0 is PV time. sched_info: whether the host's kernel
+    accounts run_delay (docs/pvtime.md 3.1). faults: names or FILE.py:Class.
     """
 
     profile: str = "kvm"
@@ -28,6 +29,7 @@ class HypervisorConfig:
     publication: str = "kvm"
     denied: tuple[int, ...] = ()
     firmware_bitmap: int = 1
+    sched_info: bool = True
     faults: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -45,6 +47,8 @@ class HypervisorConfig:
             raise InputError(f"hypervisor.firmware_bitmap: {self.profile} has no firmware bitmap (Linux v6.0 and later)")
         if self.denied and not profile.has_filter:
             raise InputError(f"hypervisor.denied: {self.profile} has no SMCCC filter (Linux v6.4 and later)")
+        if not self.sched_info and not profile.may_lack_sched_info:
+            raise InputError(f"hypervisor.sched_info: {self.profile} always accounts run_delay (Linux v5.14 and later)")
         for function in self.denied:
             if isinstance(function, bool) or not isinstance(function, int) or not 1 << 31 <= function < 1 << 32:
                 raise InputError(f"hypervisor.denied = {function!r}: must be the id of a fast call, for example 0xC5000021")

@@ -8,6 +8,8 @@ from tracekit.hypervisor import pvtime, smccc
 from tracekit.hypervisor.attributes import UserPointer, VcpuAttributes
 from tracekit.hypervisor.config import HypervisorConfig
 from tracekit.hypervisor.fault import Fault, chain
+from tracekit.hypervisor.guest_access import GuestAccess
+from tracekit.hypervisor.kit import FaultKit, Moments
 from tracekit.hypervisor.profile import PROFILES
 from tracekit.hypervisor.psci import Psci
 from tracekit.hypervisor.pvtime import PvEvent, PvTime, PvTimeState
@@ -28,33 +30,41 @@ class Hypervisor:
         clock_ns: Callable[[int, str], int],
         observe: Callable[[PvEvent], None],
         is_online: Callable[[int], bool],
+        moments: Moments,
         faults: Sequence[Fault] = (),
     ) -> None:
         self._config = config
         self.profile = PROFILES[config.profile]
         self.vcpu_count = vcpu_count
         self._psci = Psci(vcpu_count, is_online)
-        self._memory = memory
-        self.clock_ns = clock_ns
+        self._clock_ns = clock_ns
         self.faults = chain(list(faults))
-        self.slots = MemorySlots(memory)
-        self.pvtime = PvTime(self.profile, vcpu_count, self.slots, clock_ns, observe, config.publication, self.faults)
-        self.attributes = VcpuAttributes(self.pvtime)
+        self.slots = MemorySlots()
+        access = GuestAccess(memory, self.slots)
+        self.pvtime = PvTime(self.profile, vcpu_count, access, self.clock_ns, observe, config.publication, self.faults)
+        is_offered = config.sched_info or not self.profile.knows_sched_info
+        self.attributes = VcpuAttributes(self.pvtime, self.slots, is_offered, self.profile.has_capability)
+        kit = FaultKit(self.pvtime, memory, self.clock_ns, moments, vcpu_count)
         for fault in self.faults:
-            fault.kit = self
+            fault.kit = kit
+
+    def clock_ns(self, vcpu: int, which: str) -> int:
+        """The host's clocks as its kernel accounts them: without sched_info no wait is ever counted (docs/pvtime.md 3.1)."""
+        return 0 if which in ("wait", "yield") and not self._config.sched_info else self._clock_ns(vcpu, which)
 
     # --- set-up by the VMM -----------------------------------------------------------------------------------------------------
 
     def wanted_bases(self) -> tuple[int | None, ...]:
-        """Where the VMM wants each vCPU's structure, faults included."""
-        bases = self._config.bases(self.vcpu_count)
-        for fault in self.faults:
-            bases = fault.bases(bases)
-        return bases
+        """Where the VMM sends each vCPU's guest code in the end, faults included."""
+        return tuple(places[-1] if places else None for places in self.placements())
+
+    def placements(self) -> tuple[tuple[int, ...], ...]:
+        """Every address that the VMM sets for each vCPU, in its order."""
+        return placements(self._config, self.vcpu_count, self.faults)
 
     def set_base(self, vcpu: int, ipa: int) -> int:
         """KVM_SET_DEVICE_ATTR of the structure's IPA: 0 or a negative errno."""
-        if all(fault.registers_bases() for fault in self.faults):
+        if all(fault.checks_bases() for fault in self.faults):
             return self.attributes.set(vcpu, UserPointer(ipa))
         self.pvtime.set_base(vcpu, ipa)
         return 0
@@ -89,7 +99,7 @@ class Hypervisor:
                 return Outcome(smccc.KVM_UID)
             case smccc.VENDOR_HYP_KVM_FEATURES:
                 return result(1)  # bit 0: this call itself; no PTP
-        if function in self.profile.workarounds:
+        if function in self.profile.workarounds and call.conduit == "hvc":
             return result(smccc.SUCCESS)
         if smccc.owner_of(function) == 4 and function & 0xFFFF < 0x20:
             return self._psci.call(call)
@@ -123,23 +133,14 @@ class Hypervisor:
             fault.left(vcpu, reason)
 
     def told(self, kind: str, vcpu: int | None, value: int | None) -> None:
-        """A directive was carried out."""
+        """A directive was carried out; or migrate, online, offline of a vCPU's thread."""
         for fault in self.faults:
             fault.told(kind, vcpu, value)
 
-    # --- what faults may use ------------------------------------------------------------------------------------------------------
-
-    def base(self, vcpu: int) -> int | None:
-        """IPA of a vCPU's structure."""
-        return self.pvtime.base(vcpu)
-
-    def read(self, ipa: int, size: int) -> int:
-        """Guest memory below the slots. Errors: GuestFault."""
-        return self._memory.read(ipa, size)
-
-    def store(self, ipa: int, size: int, value: int) -> None:
-        """A host store below the slots, told as cause `fault`. Errors: GuestFault."""
-        self._memory.store(ipa, size, value, "fault")
+    def due(self, vcpu: int) -> None:
+        """A time has come that a fault asked for."""
+        for fault in self.faults:
+            fault.due(vcpu)
 
     @staticmethod
     def name(function_id: int) -> str | None:
@@ -153,3 +154,17 @@ class Hypervisor:
     def restore(self, state: PvTimeState) -> None:
         """Continue from a snapshot."""
         self.pvtime.restore(state)
+
+
+def placements(config: HypervisorConfig, vcpu_count: int, faults: Sequence[Fault]) -> tuple[tuple[int, ...], ...]:
+    """Every address that the VMM sets for each vCPU, in its order; () where it sets none. Errors: InputError."""
+    bases = config.bases(vcpu_count)
+    for fault in faults:
+        bases = fault.bases(bases)
+    out = []
+    for vcpu, base in enumerate(bases):
+        places: tuple[int, ...] = () if base is None else (base,)
+        for fault in faults:
+            places = tuple(ipa for place in places for ipa in fault.registrations(vcpu, place))
+        out.append(places)
+    return tuple(out)

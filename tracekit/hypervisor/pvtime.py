@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from tracekit.hypervisor.fault import Fault
+from tracekit.hypervisor.fault import Fault, Store
+from tracekit.hypervisor.guest_access import GuestAccess, is_single_copy
 from tracekit.hypervisor.profile import Profile
-from tracekit.hypervisor.slots import MemorySlots
 from tracekit.hypervisor.smccc import Hypercall, Outcome, result
 from tracekit.machine.memory import GuestFault
 
@@ -54,14 +55,14 @@ class PvTime:
         self,
         profile: Profile,
         vcpu_count: int,
-        slots: MemorySlots,
+        memory: GuestAccess,
         clock_ns: Callable[[int, str], int],
         observe: Callable[[PvEvent], None],
         publication: str,
         faults: Sequence[Fault],
     ) -> None:
         self._profile = profile
-        self._slots = slots
+        self._memory = memory
         self._clock_ns = clock_ns
         self._observe = observe
         self._terms = PUBLICATIONS[publication]
@@ -80,14 +81,10 @@ class PvTime:
         """Place a vCPU's structure."""
         self._bases[vcpu] = ipa
 
-    def accepts(self, ipa: int) -> bool:
-        """Whether the structure would lie in a writable slot."""
-        return self._slots.is_writable(ipa, STRUCTURE_SIZE)
-
     # --- calls --------------------------------------------------------------------------------------------------------------------
 
     def features(self, call: Hypercall) -> Outcome:
-        """PV_TIME_FEATURES: the argument is W1."""
+        """PV_TIME_FEATURES: the argument is W1; all calls are supported, or none (docs/pvtime.md 1.12, 1.13)."""
         asked = call.x[1] & 0xFFFF_FFFF
         has_ipa = self._bases[call.vcpu] is not None
         offered = asked in (FEATURES, ST) and (has_ipa or not self._profile.features_needs_ipa)
@@ -100,11 +97,12 @@ class PvTime:
             return result(-1)
         if not all(fault.clears(vcpu) for fault in self._faults):
             return result(base)
-        self._last_steal_ns[vcpu] = self._cursor_ns(vcpu, self._run_delay_ns(vcpu))
-        self._totals_ns[vcpu] = 0
+        begin_ns = self._run_delay_ns(vcpu)
+        for fault in self._faults:
+            begin_ns = fault.begin_ns(vcpu, begin_ns)
+        self._last_steal_ns[vcpu], self._totals_ns[vcpu] = begin_ns, 0
         try:
-            for offset in range(0, STRUCTURE_SIZE, 8):
-                self._slots.store(base + offset, 8, 0, "pvtime_enable")
+            self._memory.write(base, STRUCTURE_SIZE, 0, "pvtime_enable")
         except GuestFault:
             return result(base)  # KVM ignores the failure
         self._tell("enable", vcpu, base)
@@ -113,37 +111,63 @@ class PvTime:
     # --- updates --------------------------------------------------------------------------------------------------------------------
 
     def publish(self, vcpu: int) -> None:
-        """Bring the structure up to date before the guest is entered (docs/pvtime.md 3.5).
+        """At a guest entry after a wait: each fault may decide alone, the last one asks for the update as KVM makes it."""
+        decide: Callable[[], None] = partial(self._update, vcpu)
+        for fault in reversed(self._faults):
+            decide = partial(fault.publish, vcpu, decide)
+        decide()
 
-        A failed read keeps the difference for later; a failed store loses it.
+    def publish_total(self, vcpu: int, total_ns: int) -> bool:
+        """Store a total that somebody else has worked out; False where there is no structure or the store fails."""
+        base = self._bases[vcpu]
+        return base is not None and self._store(vcpu, base, [(base + STOLEN_OFFSET, 8, total_ns & _U64)], past_slots=False)
+
+    def _update(self, vcpu: int) -> None:
+        """Bring the structure up to date (docs/pvtime.md 3.5).
+
+        A failed read keeps the difference for later; a failed store loses it, because the cursor has moved already (bug 12: the fix
+        proposed in September 2026 is in no release).
         """
         base = self._bases[vcpu]
         if base is None or not all(fault.publishes(vcpu) for fault in self._faults):
             return
         for fault in self._faults:
             base = fault.target(vcpu, base)
+        past_slots = any(fault.passes_slots(vcpu) for fault in self._faults)
         if self._profile.keeps_total:
-            value = self._totals_ns[vcpu]
+            total = self._totals_ns[vcpu]
         else:
             try:
-                value = self._slots.read(base + STOLEN_OFFSET, 8)
+                total = self._memory.get(base + STOLEN_OFFSET, 8, past_slots=past_slots)
             except GuestFault:
                 return
-        delay = self._run_delay_ns(vcpu)
-        delta = delay - self._last_steal_ns[vcpu]
-        changed = [fault for fault in self._faults if type(fault).value_ns is not Fault.value_ns]
-        new = changed[-1].value_ns(vcpu, value, delta) if changed else value + delta
-        self._last_steal_ns[vcpu] = self._cursor_ns(vcpu, delay)
-        self._totals_ns[vcpu] = new & _U64
-        pieces = [(base + STOLEN_OFFSET, 8, new & _U64)]
+        delay = self._run_delay_ns(vcpu)  # read once: bug 9
+        new = total + delay - self._last_steal_ns[vcpu]
+        cursor = delay
         for fault in self._faults:
-            pieces = [piece for ipa, _, piece_value in pieces for piece in fault.stores(vcpu, ipa, piece_value)]
+            new = fault.value_ns(vcpu, total, new - total)
+            cursor = fault.cursor_ns(vcpu, cursor)
+        self._last_steal_ns[vcpu], self._totals_ns[vcpu] = cursor, new & _U64
+        self._store(vcpu, base, self._pieces(vcpu, base + STOLEN_OFFSET, new & _U64), past_slots=past_slots)
+
+    def _pieces(self, vcpu: int, ipa: int, value: int) -> list[Store]:
+        """The stores that bring a total to memory: one, unless a fault tears it."""
+        pieces: list[Store] = [(ipa, 8, value)]
+        for fault in self._faults:
+            pieces = [piece for one in pieces for piece in (fault.stores(vcpu, one[0], one[2]) if one[1] == 8 else (one,))]
+        return pieces
+
+    def _store(self, vcpu: int, base: int, pieces: Sequence[Store], *, past_slots: bool) -> bool:
+        if not pieces:
+            return False
         try:
-            for ipa, size, piece_value in pieces:
-                self._slots.store(ipa, size, piece_value, "pvtime")
+            for ipa, size, value in pieces:
+                store = self._memory.put if is_single_copy(ipa, size) else self._memory.write
+                store(ipa, size, value, "pvtime", past_slots=past_slots)
         except GuestFault:
-            return
+            return False
         self._tell("publish", vcpu, base)
+        return True
 
     def _run_delay_ns(self, vcpu: int) -> int:
         total = sum(sign * self._clock_ns(vcpu, which) for which, sign in self._terms)
@@ -151,14 +175,10 @@ class PvTime:
             total = fault.run_delay_ns(vcpu, total)
         return total
 
-    def _cursor_ns(self, vcpu: int, ns: int) -> int:
-        for fault in self._faults:
-            ns = fault.cursor_ns(vcpu, ns)
-        return ns
-
     def _tell(self, event: str, vcpu: int, base: int) -> None:
+        places = ((STOLEN_OFFSET, 8), (0, 4), (4, 4))
         try:
-            fields = tuple(self._slots.read(base + offset, size) for offset, size in ((STOLEN_OFFSET, 8), (0, 4), (4, 4)))
+            fields = tuple(self._memory.get(base + offset, size, past_slots=True) for offset, size in places)
         except GuestFault:
             return
         self._observe(PvEvent(event, vcpu, base, *fields))

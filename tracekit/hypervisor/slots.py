@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from tracekit.machine.memory import GuestFault
-
 
 class BackingMemory(Protocol):
     """Guest memory below the slots: one store() is one single-copy-atomic host write. Both raise GuestFault."""
@@ -25,15 +23,14 @@ class Slot:
 
 
 class MemorySlots:
-    """The slots of a machine, and guest memory seen through them, as gfn_to_hva() sees it."""
+    """The slots of a machine. dirty: numbers of the 4 KiB pages that the host has stored to (2.10)."""
 
-    def __init__(self, memory: BackingMemory) -> None:
-        self._memory = memory
+    def __init__(self) -> None:
         self._slots: list[Slot] = []
         self.dirty: set[int] = set()
 
     def add(self, ipa: int, size: int, is_readonly: bool = False) -> bool:
-        """A new slot; False where it overlaps another (EEXIST) or is empty."""
+        """A new slot; False where it overlaps another (EEXIST) or is empty (EINVAL)."""
         if size <= 0 or any(ipa < one.ipa + one.size and one.ipa < ipa + size for one in self._slots):
             return False
         self._slots.append(Slot(ipa, size, is_readonly))
@@ -55,19 +52,10 @@ class MemorySlots:
         return next((one for one in self._slots if one.ipa <= ipa and ipa + size <= one.ipa + one.size), None)
 
     def is_writable(self, ipa: int, size: int) -> bool:
-        """Whether a write lookup succeeds: a read-only slot counts as missing (docs/pvtime.md 2.7)."""
+        """Whether a write lookup succeeds, as gfn_to_hva(): a read-only slot counts as missing (docs/pvtime.md 2.7)."""
         slot = self.slot_of(ipa, size)
         return slot is not None and not slot.is_readonly
 
-    def read(self, ipa: int, size: int) -> int:
-        """Errors: GuestFault."""
-        if self.slot_of(ipa, size) is None:
-            raise GuestFault(f"no memory slot at {ipa:#x}")
-        return self._memory.read(ipa, size)
-
-    def store(self, ipa: int, size: int, value: int, cause: str) -> None:
-        """One atomic store that marks its page dirty (2.10). Errors: GuestFault."""
-        if not self.is_writable(ipa, size):
-            raise GuestFault(f"no writable memory slot at {ipa:#x}")
-        self._memory.store(ipa, size, value, cause)
+    def mark_dirty(self, ipa: int) -> None:
+        """Note the page of a store."""
         self.dirty.add(ipa >> 12)

@@ -18,6 +18,7 @@ from tracekit.hypervisor import Hypervisor
 from tracekit.hypervisor.attributes import UNSET, UserPointer
 from tracekit.hypervisor.effects import PowerOff, PowerOn, Standby, SystemOff, SystemReset
 from tracekit.hypervisor.fault import Fault
+from tracekit.hypervisor.hypervisor import placements
 from tracekit.hypervisor.profile import PROFILES
 from tracekit.hypervisor.pvtime import PvEvent
 from tracekit.hypervisor.smccc import Hypercall, result
@@ -92,6 +93,11 @@ class _InputAlarm:
     index: int
 
 
+@dataclass(frozen=True, slots=True)
+class _FaultAlarm:
+    vcpu: int
+
+
 class _GuestMemory:
     """Guest memory as the hypervisor uses it: every store becomes a memory_writes row."""
 
@@ -127,7 +133,7 @@ class Recording:
         self.host = Host(scenario.host, scenario.vcpus, scenario.seed, self._transition)
         self._memory = _GuestMemory(self.board)
         self.hypervisor = Hypervisor(
-            scenario.hypervisor, scenario.vcpus, self._memory, self.host.clock_ns, self._pv_event, self._is_online, faults
+            scenario.hypervisor, scenario.vcpus, self._memory, self.host.clock_ns, self._pv_event, self._is_online, self, faults
         )
         self._online = [vcpu == 0 for vcpu in range(scenario.vcpus)]
         self._end: tuple[EndReason, str | None] | None = None
@@ -169,8 +175,8 @@ class Recording:
         for begin, size in ((RAM_BASE, self.scenario.ram), (PVTIME_BASE, PVTIME_SIZE)):
             hypervisor.slots.add(begin, size)
             self._directive("slot_add", None, begin, size, None, 0)
-        for vcpu, ipa in enumerate(hypervisor.wanted_bases()):
-            if ipa is not None:
+        for vcpu, places in enumerate(hypervisor.placements()):
+            for ipa in places:
                 self._directive("attribute_set", vcpu, ipa, None, None, hypervisor.set_base(vcpu, ipa))
             user = UserPointer(UNSET)
             done = hypervisor.attributes.get(vcpu, user)
@@ -271,6 +277,9 @@ class Recording:
                         self._arm_timer_alarm(vcpu)
                 case _SgiAlarm(source, target, intid, _):
                     self.board.land_sgi(source, target, intid)
+                case _FaultAlarm(vcpu):
+                    self._memory.vcpu = vcpu
+                    self.hypervisor.due(vcpu)
                 case _InputAlarm(index):
                     one: Input = self.scenario.inputs[index]
                     self.board.emit("inputs", None, "uart", one.data)
@@ -288,11 +297,20 @@ class Recording:
         if t.event == "run" and t.vcpu is not None:
             self._turn_vcpu = t.vcpu
         elif t.vcpu is not None and t.event in _LEAVING:
-            self.hypervisor.left(t.vcpu, t.event)
+            with self.board.at(position, t.vtime_ns):
+                self.hypervisor.left(t.vcpu, t.event)
         self.board.emit_at("schedule", position, t.vtime_ns, t.vcpu, t.thread, t.event, t.pcpu, t.from_pcpu, t.reason)
 
     def _pv_event(self, e: PvEvent) -> None:
         self.board.emit("pvtime", e.vcpu, e.event, e.ipa, e.stolen_ns, e.revision, e.attributes)
+
+    def now_ns(self) -> int:
+        """The time of what is being told."""
+        return self.board.here()[1]
+
+    def call_at(self, vcpu: int, at_ns: int) -> None:
+        """A fault will be called then."""
+        self.host.call_at(at_ns, _FaultAlarm(vcpu), vcpu=vcpu)
 
     def _is_online(self, vcpu: int) -> bool:
         return self._online[vcpu]
@@ -428,10 +446,7 @@ class _NoSink:
 
 def board_config(scenario: Scenario, faults: Sequence[Fault] = ()) -> BoardConfig:
     """The board that a scenario asks for."""
-    bases = scenario.hypervisor.bases(scenario.vcpus)
-    for fault in faults:
-        bases = fault.bases(bases)
-    structures = tuple(sorted({base for base in bases if base is not None}))
+    structures = tuple(sorted({ipa for places in placements(scenario.hypervisor, scenario.vcpus, faults) for ipa in places}))
     profile = PROFILES[scenario.hypervisor.profile]
     return BoardConfig(
         vcpu_count=scenario.vcpus,
