@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +23,14 @@ from tracekit.machine.engine import EngineConfig, StopReason, version
 from tracekit.machine.events import Row
 from tracekit.machine.map import TIMER_PPIS
 from tracekit.machine.memory import GuestFault
+from tracekit.machine.state import MachineState
 from tracekit.replay.divergence import Cause, Divergence, Event, Field, Result, differing_fields
 from tracekit.replay.events import EventStream, is_decision
 
 NEVER = 1 << 62
 CPU_ON = (0x8400_0003, 0xC400_0003)
 EVENTS_BEFORE = 10
+SNAPSHOTS_MAX = 64
 _BY_THE_GUEST = frozenset({"wfi", "suspend", "power_off"})  # reasons that only an instruction of the vCPU brings about
 _STUCK_ENDS = frozenset({"lockup", "engine_error"})
 
@@ -80,15 +82,15 @@ class Replay:
         )
         try:
             machine = manifest["machine"]
-            segments = [(int(one["ipa"]), str(one["image"])) for one in machine["segments"]]
-            entry, x0 = int(machine["entry"]), int(machine["x0"])
+            self._segments = [(int(one["ipa"]), str(one["image"])) for one in machine["segments"]]
+            self._entry, self._x0 = int(machine["entry"]), int(machine["x0"])
         except (KeyError, TypeError, ValueError) as error:
             raise TraceDamaged(f"{trace.path}: the manifest describes no machine ({error!r})") from None
         config = board_config(machine, engine)
         self.board = Board(config, self, self)
         try:
-            self.board.load((ipa, trace.image(image)) for ipa, image in segments)
-            self.board.engine.reset_vcpu(0, entry, x0)
+            self.board.load(self._images())
+            self.board.engine.reset_vcpu(0, self._entry, self._x0)
         except GuestFault as error:
             raise TraceDamaged(f"{trace.path}: an image does not fit into the machine ({error})") from None
         self._events = EventStream(trace)
@@ -104,6 +106,7 @@ class Replay:
         self._end_reason = str(manifest["end"].get("reason"))
         self._before: deque[Event] = deque(maxlen=EVENTS_BEFORE)
         self._sgis: list[tuple[int, int, int, int]] = []  # (at_ns, source, target, intid) on their way
+        self._snapshots: dict[int, tuple[MachineState, tuple[tuple[int, int, int, int], ...]]] = {}
         self._console: Event | None = None  # the recorded row that is being printed
         self._loaded: int | None = None
         self._entering: tuple[int, int] | None = None  # the last `run` row, until the engine is really needed for it
@@ -111,6 +114,10 @@ class Replay:
         self._guest_acted = False  # effects of an instruction that has just retired are being applied
         self._vtime_ns = 0
         self.warnings = self._engine_warnings(manifest.get("engine", {}))
+
+    def _images(self) -> Iterator[tuple[int, bytes]]:
+        for ipa, image in self._segments:
+            yield ipa, self._trace.image(image)
 
     def _was_captured(self, table: str) -> bool:
         levels = {"memory_writes": ("writes", "full"), "memory_reads": ("full",), "blocks": ("full",)}
@@ -229,7 +236,7 @@ class Replay:
         if table == "interrupts":
             return self._apply_interrupt(event)
         if table == "schedule":
-            if event.row[8] in _BY_THE_GUEST and event.row[5] in ("block", "offline") and not self._guest_acted:
+            if event.row[8] in _BY_THE_GUEST and event.row[5] in ("block", "offline", "poll") and not self._guest_acted:
                 return False
             self._copy(event)
             if event.row[5] == "run" and vcpu is not None:
@@ -262,7 +269,28 @@ class Replay:
                 board.emit("pvtime", vcpu, event.row[4], event.row[5], *fields)
             else:  # directives
                 self._copy(event)
+                self._direct(event)
         return True
+
+    def _direct(self, event: Event) -> None:
+        """What a directive does to the machine itself; the others are the host's and the hypervisor's."""
+        kind, size, value = event.row[4], event.row[6], event.row[7]
+        if kind == "snapshot":
+            self._settle()
+            self.board.console.close()
+            if size == 1:
+                if len(self._snapshots) >= SNAPSHOTS_MAX:
+                    raise TraceDamaged(f"{self._trace.path}: directives: more than {SNAPSHOTS_MAX} snapshots that are kept")
+                self._snapshots[value] = self.board.save(), tuple(self._sgis)
+        elif kind == "restore" and event.row[3] is None and size == 1:
+            if value not in self._snapshots:
+                raise TraceDamaged(f"{self._trace.path}: directives: no snapshot {value} was kept")
+            state, sgis = self._snapshots[value]
+            self.board.roll_back(state)
+            self._sgis = list(sgis)
+        elif kind == "reset":
+            self.board.reset(self._images(), self._entry, self._x0)
+            self._sgis.clear()
 
     def _apply_interrupt(self, event: Event) -> bool:
         position, _, ns, vcpu, kind, intid, _ = event.row
@@ -346,7 +374,7 @@ class Replay:
             and event.table == "schedule"
             and event.row[0] == position
             and event.row[3] == engine.vcpu
-            and event.row[5] == "block"
+            and event.row[5] in ("block", "poll")
         )
         if not sleeps:
             self._fail("the replayed vCPU waits for an interrupt (WFI), the recorded one does not", Cause.DRIFT, event)

@@ -55,6 +55,17 @@ class HypervisorConfig:
             if owner_of(function) == 0:
                 raise InputError(f"hypervisor.denied = {function:#x}: the architecture's own calls cannot be filtered (EEXIST)")
 
+    def reserved(self, vcpu_count: int, ram: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+        """(ipa, size) of the 4 KiB pages of RAM [begin, end) in which structures lie, neighbours joined. Errors: InputError."""
+        pages = sorted({base >> 12 for base in self.bases(vcpu_count) if base is not None and ram[0] <= base < ram[1]})
+        joined: list[tuple[int, int]] = []
+        for page in pages:
+            if joined and sum(joined[-1]) == page << 12:
+                joined[-1] = (joined[-1][0], joined[-1][1] + 4096)
+            else:
+                joined.append((page << 12, 4096))
+        return tuple(joined)
+
     def bases(self, vcpu_count: int) -> tuple[int | None, ...]:
         """IPA of each vCPU's structure. Errors: InputError."""
         if not self.pv_time:

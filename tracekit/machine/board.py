@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tracekit.machine import native
 from tracekit.machine.console import ConsoleLine
@@ -99,6 +99,7 @@ class Board:
         for base, size, _, _ in self._devices:
             self.engine.map_device(base, size)
         self.engine.map_device(PVTIME_BASE, PVTIME_SIZE)
+        self._devices_at_reset = self.gic.save(), self.uart.save()
 
     def close(self) -> None:
         """Give the guest's memory back."""
@@ -489,6 +490,42 @@ class Board:
         for vcpu in range(self.config.vcpu_count):
             self.engine.set_line(vcpu, self.gic.line(vcpu))
         self.engine.flush_code()
+
+    def roll_back(self, saved: MachineState) -> None:
+        """Become what save() gave earlier in this run, while position, order of events, time and console go on. Every exclusive monitor
+        is cleared, as by any return from the host."""
+        self.console.close()
+        state = self._state
+        kept = [(self.local_ns[vcpu], self._remainder[vcpu]) for vcpu in range(self.config.vcpu_count)]
+        self.restore(
+            replace(
+                saved,
+                position=self.engine.position,
+                sequence=(int(state.sequence_position), int(state.sequence_next)),
+                counter_high_ns=int(state.counter_high_ns),
+                clock_ns=self.engine.now_ns(),
+                vcpus=tuple(replace(one, local_ns=ns, remainder=rest) for one, (ns, rest) in zip(saved.vcpus, kept)),
+                console=None,
+            )
+        )
+        for vcpu in range(self.config.vcpu_count):  # a switch clears the monitor of whom it goes to
+            self.engine.switch(vcpu)
+        self.engine.switch(0)
+
+    def reset(self, segments: Iterable[tuple[int, bytes]], entry: int, x0: int) -> None:
+        """The machine starts anew: registers, devices and RAM as before the first instruction; the stolen-time page keeps its content."""
+        self.console.close()
+        gic, uart = self._devices_at_reset
+        self.gic.restore(gic)
+        self.uart.restore(uart)
+        for index in [index for index, _ in self.memory.pages() if index << 12 >= RAM_BASE]:
+            self.memory.write_bytes(index << 12, bytes(4096))
+        self.load(segments)
+        for vcpu in range(self.config.vcpu_count):
+            for timer in self._state.timer[vcpu]:
+                timer.asserted = 0
+            self.engine.reset_vcpu(vcpu, entry, x0 if vcpu == 0 else 0)
+            self.engine.set_line(vcpu, False)
 
     def engine_build(self) -> str:
         """What must be equal for contexts to be exchanged."""

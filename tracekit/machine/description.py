@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracekit.formats.errors import TraceDamaged
@@ -15,8 +15,11 @@ RAM_SIZE_MAX = 64 << 30
 SMC_CHOICES = ("call", "undefined")
 
 
-def describe_machine(config: BoardConfig, entry: int, x0: int, segments: list[dict[str, Any]]) -> dict[str, Any]:
-    """The manifest's `machine`: what the guest can see. segments: [{ipa, image (SHA-256), size}]."""
+def describe_machine(
+    config: BoardConfig, entry: int, x0: int, segments: list[dict[str, Any]], reserved: Sequence[tuple[int, int]] = ()
+) -> dict[str, Any]:
+    """The manifest's `machine`: what the guest can see. segments: [{ipa, image (SHA-256), size}]; reserved: (ipa, size) of RAM that the
+    device tree keeps from the guest."""
     return {
         "cpu": config.engine.cpu,
         "vcpus": config.vcpu_count,
@@ -26,6 +29,7 @@ def describe_machine(config: BoardConfig, entry: int, x0: int, segments: list[di
         "exit_cost_ns": config.exit_cost_ns,
         "pv_structures": list(config.pv_structures),
         "smc": config.smc,
+        "reserved": [list(one) for one in reserved],
         "watches": [list(watch) for watch in config.engine.watches],
         "entry": entry,
         "x0": x0,

@@ -15,7 +15,8 @@ _LEVEL_HIGH_ALL = 0x104
 
 @dataclass(frozen=True, slots=True)
 class DeviceTreeConfig:
-    """What varies from run to run. Sizes in bytes; initrd is a half-open range of addresses."""
+    """What varies from run to run. Sizes in bytes; initrd is a half-open range of addresses; reserved: (address, size) of RAM that the
+    guest must leave alone."""
 
     vcpu_count: int
     ram_size: int
@@ -23,6 +24,7 @@ class DeviceTreeConfig:
     initrd: tuple[int, int] | None = None
     seed: int = 0
     psci_method: str = "hvc"
+    reserved: tuple[tuple[int, int], ...] = ()
 
 
 def _cells(*values: int) -> list[int]:
@@ -31,7 +33,8 @@ def _cells(*values: int) -> list[int]:
 
 
 def build(config: DeviceTreeConfig) -> bytes:
-    """A flattened device tree. The stolen-time page is not in it: only the hypercall tells of it (pvtime.rst)."""
+    """A flattened device tree. The stolen-time page is not in it: only the hypercall tells of it (pvtime.rst). Structures that lie in
+    RAM are reserved memory."""
     tree = fdt.FDT()
     tree.header.version = 17
     tree.header.last_comp_version = 16
@@ -73,6 +76,11 @@ def build(config: DeviceTreeConfig) -> bytes:
     node("", "aliases", serial0=f"/{uart}")
     node("", f"memory@{RAM_BASE:x}", reg=_cells(RAM_BASE, config.ram_size))
     tree.set_property("device_type", "memory", f"/memory@{RAM_BASE:x}")
+
+    if config.reserved:
+        node("", "reserved-memory", ranges=True, **{"#address-cells": 2, "#size-cells": 2})
+        for ipa, size in config.reserved:
+            node("/reserved-memory", f"pvtime@{ipa:x}", reg=_cells(ipa, size))
 
     node("", "cpus", **{"#address-cells": 1, "#size-cells": 0})
     for vcpu in range(config.vcpu_count):

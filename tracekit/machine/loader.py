@@ -62,8 +62,16 @@ class GuestFiles:
     kind: str = "auto"
 
 
-def load(files: GuestFiles, vcpu_count: int, ram_size: int, seed: int = 0, conduit: str = "hvc") -> LoadedGuest:
-    """Place a guest in RAM; its device tree names the conduit, `hvc` or `smc`.
+def load(
+    files: GuestFiles,
+    vcpu_count: int,
+    ram_size: int,
+    seed: int = 0,
+    conduit: str = "hvc",
+    reserved: tuple[tuple[int, int], ...] = (),
+) -> LoadedGuest:
+    """Place a guest in RAM; its device tree names the conduit, `hvc` or `smc`. reserved: (address, size) of RAM that the device tree keeps
+    from the guest.
 
     Errors: InputError, one line, naming the file and what is wrong with it.
     """
@@ -107,8 +115,12 @@ def load(files: GuestFiles, vcpu_count: int, ram_size: int, seed: int = 0, condu
     if kind != "image" and free_from > dtb_at:
         raise InputError(f"{name}: no room for the device tree in the last 2 MiB of RAM (--ram changes it)")
     bootargs = f"{CONSOLE} {files.append}".strip() if kind == "image" else files.append
-    tree = build(DeviceTreeConfig(vcpu_count, ram_size, bootargs, initrd_range, seed, conduit))
+    tree = build(DeviceTreeConfig(vcpu_count, ram_size, bootargs, initrd_range, seed, conduit, reserved))
     parts.append(Segment("devicetree", dtb_at, tree))
+    for ipa, size in reserved:
+        for part in parts:
+            if ipa < part.ipa + len(part.data) and part.ipa < ipa + size:
+                raise InputError(f"{name}: a stolen-time structure at {ipa:#x} lies on the {part.role} (hypervisor.pv_base)")
     return LoadedGuest(kind, tuple(sorted(parts, key=lambda part: part.ipa)), entry, dtb_at)
 
 

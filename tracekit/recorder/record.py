@@ -14,6 +14,7 @@ from tracekit.formats.writer import TraceWriter
 from tracekit.hypervisor.fault import describe
 from tracekit.machine.description import describe_engine, describe_machine
 from tracekit.machine.loader import GUEST_BYTES_MAX, GuestFiles, LoadedGuest, load
+from tracekit.machine.map import RAM_BASE
 from tracekit.recorder.faults import load_fault
 from tracekit.recorder.scenario import Scenario
 from tracekit.recorder.session import End, Progress, Recording
@@ -52,7 +53,12 @@ def load_guest(scenario: Scenario) -> LoadedGuest:
         append=scenario.append,
         kind=scenario.guest_format,
     )
-    return load(files, scenario.vcpus, scenario.ram, scenario.seed, scenario.conduit)
+    return load(files, scenario.vcpus, scenario.ram, scenario.seed, scenario.conduit, reserved_ram(scenario))
+
+
+def reserved_ram(scenario: Scenario) -> tuple[tuple[int, int], ...]:
+    """RAM that the device tree keeps from the guest: (ipa, size) of what holds the structures that the scenario places there."""
+    return scenario.hypervisor.reserved(scenario.vcpus, (RAM_BASE, RAM_BASE + scenario.ram))
 
 
 def record(
@@ -99,7 +105,7 @@ def _begin(
     neighbours = [one.name for one in scenario.host.neighbours]
     writer.set(
         scenario=described,
-        machine=describe_machine(session.board.config, guest.entry, guest.x0, segments),
+        machine=describe_machine(session.board.config, guest.entry, guest.x0, segments, reserved_ram(scenario)),
         engine=describe_engine(session.board.engine.config),
         threads=[
             *({"thread": n, "kind": "vcpu", "name": f"vcpu{n}"} for n in range(scenario.vcpus)),

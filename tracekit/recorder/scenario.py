@@ -21,6 +21,7 @@ FORMATS = ("auto", "elf", "image", "flat")
 CONDUITS = ("hvc", "smc")
 VCPUS_MAX = 8
 RAM_MIN, RAM_MAX = 4 << 20, 16 << 30
+SNAPSHOTS_MAX = 16
 PANIC_TEXT = "Kernel panic - not syncing"
 
 
@@ -84,11 +85,27 @@ class Scenario:
         for begin, end in self.watches:
             if not 0 <= begin < end < 1 << 48:
                 raise InputError(f"capture.watch: {begin:#x}:{end - begin}: a range of at least one byte below 2^48 is needed")
+        self._check_directives()
         if self.max_vtime_ns is not None:
             between("limits.max_vtime", self.max_vtime_ns, 1, 1 << 60)
         if self.max_instructions is not None:
             between("limits.max_instructions", self.max_instructions, 1, 1 << 60)
         return self
+
+    def _check_directives(self) -> None:
+        snapshots = sorted(one.at_ns for one in self.host.directives if one.kind == "snapshot")
+        if len(snapshots) > SNAPSHOTS_MAX:
+            raise InputError(f"host.directives: {len(snapshots)} snapshots; at most {SNAPSHOTS_MAX}")
+        for one in self.host.directives:
+            if one.vcpu is not None and one.vcpu >= self.vcpus:
+                raise InputError(f"host.directives.vcpu: there is no vCPU {one.vcpu}; the guest has {self.vcpus}")
+            if one.kind == "restore" and one.value is not None:
+                if one.value >= len(snapshots):
+                    raise InputError(
+                        f"host.directives.value: there is no snapshot {one.value}; the scenario takes {len(snapshots)}"
+                    )
+                if one.at_ns <= snapshots[one.value]:
+                    raise InputError(f"host.directives.at: snapshot {one.value} would be restored before it is taken")
 
     def describe(self) -> dict[str, Any]:
         """The manifest's `scenario`: JSON values only."""
@@ -152,7 +169,8 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "guest": ("image", "initrd", "append", "format", "conduit", "vcpus", "ram", "cpu"),
     "time": ("ns_per_instruction", "exit_cost"),
     "host": (
-        "pcpus", "policy", "slice", "quantum", "wakeup_latency", "wakeup_granularity", "neighbours", "directives",
+        "pcpus", "policy", "slice", "quantum", "wakeup_latency", "wakeup_granularity", "halt_poll", "quota", "quota_period",
+        "clock_skew", "yields_on_wfe", "neighbours", "directives",
     ),
     "hypervisor": (
         "profile", "pv_time", "pv_base", "pv_bases", "publication", "denied", "firmware_bitmap", "faults",
@@ -287,9 +305,14 @@ def _host(table: Mapping[str, Any]) -> HostConfig:
             changes[key] = _typed(f"host.{key}", table[key], int)
     if "policy" in table:
         changes["policy"] = _typed("host.policy", table["policy"], str)
-    for key in ("slice", "quantum", "wakeup_latency", "wakeup_granularity"):
+    for key in ("slice", "quantum", "wakeup_latency", "wakeup_granularity", "halt_poll", "quota", "quota_period"):
         if key in table:
             changes[f"{key}_ns"] = _duration(f"host.{key}", table[key])
+    if "clock_skew" in table:
+        skews = _typed("host.clock_skew", table["clock_skew"], list)
+        changes["clock_skew_ns"] = tuple(_duration("host.clock_skew", one) for one in skews)
+    if "yields_on_wfe" in table:
+        changes["yields_on_wfe"] = _typed("host.yields_on_wfe", table["yields_on_wfe"], bool)
     if "neighbours" in table:
         changes["neighbours"] = tuple(
             _neighbour(index, one) for index, one in enumerate(_typed("host.neighbours", table["neighbours"], list))
@@ -316,21 +339,30 @@ def _neighbour(index: int, value: Any) -> Neighbour:
     return Neighbour(**changes)
 
 
+_DIRECTIVE_KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
+    "at": ("at_ns", _duration),
+    "kind": ("kind", lambda key, value: _typed(key, value, str)),
+    "vcpu": ("vcpu", lambda key, value: _typed(key, value, int)),
+    "pcpu": ("pcpu", lambda key, value: _typed(key, value, int)),
+    "duration": ("duration_ns", _duration),
+    "value": ("value", _duration),
+    "pre_run": ("pre_run_ns", _duration),
+    "ipa": ("ipa", lambda key, value: _typed(key, value, int)),
+    "size": ("size", _size),
+    "readonly": ("readonly", lambda key, value: _typed(key, value, bool)),
+}
+
+
 def _directive(value: Any) -> Directive:
     table = _typed("host.directives", value, dict)
-    known = ("at", "kind", "vcpu", "pcpu")
     for key in table:
-        if key not in known:
-            raise InputError(f"host.directives.{key}: no such key; a directive has {', '.join(known)}")
-    for key in ("at", "kind", "vcpu"):
+        if key not in _DIRECTIVE_KEYS:
+            raise InputError(f"host.directives.{key}: no such key; a directive has {', '.join(_DIRECTIVE_KEYS)}")
+    for key in ("at", "kind"):
         if key not in table:
             raise InputError(f"host.directives: {key} is missing")
-    return Directive(
-        at_ns=_duration("host.directives.at", table["at"]),
-        kind=_typed("host.directives.kind", table["kind"], str),
-        vcpu=_typed("host.directives.vcpu", table["vcpu"], int),
-        pcpu=table.get("pcpu"),
-    )
+    read = {key: _DIRECTIVE_KEYS[key] for key in table}
+    return Directive(**{name: convert(f"host.directives.{key}", table[key]) for key, (name, convert) in read.items()})
 
 
 def _hypervisor(table: Mapping[str, Any]) -> HypervisorConfig:

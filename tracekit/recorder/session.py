@@ -13,9 +13,9 @@ from enum import Enum
 from typing import Any
 
 from tracekit.formats.writer import TraceWriter
-from tracekit.host.simulation import Alarm, Deadlock, Enter, Host, Transition
+from tracekit.host.config import Directive
+from tracekit.host.simulation import Alarm, Deadlock, Enter, Host, Told, Transition
 from tracekit.hypervisor import Hypervisor
-from tracekit.hypervisor.attributes import UNSET, UserPointer
 from tracekit.hypervisor.effects import PowerOff, PowerOn, Standby, SystemOff, SystemReset
 from tracekit.hypervisor.fault import Fault
 from tracekit.hypervisor.hypervisor import placements
@@ -26,15 +26,16 @@ from tracekit.machine.board import Board, BoardConfig
 from tracekit.machine.digests import emit_states
 from tracekit.machine.engine import EngineConfig, StopReason
 from tracekit.machine.loader import LoadedGuest
-from tracekit.machine.map import PVTIME_BASE, PVTIME_SIZE, RAM_BASE
 from tracekit.recorder.faults import FaultRaised
 from tracekit.recorder.scenario import Input, Scenario
 from tracekit.recorder.sink import WriterSink
+from tracekit.recorder.vmm import Resume, Sgi, Vmm
 
 STATES_EVERY_NS = 10_000_000
 COMMIT_EVERY_NS = 100_000_000
 NEVER = 1 << 62
-_LEAVING = frozenset({"preempt", "block", "yield", "pause", "offline"})
+_LEAVING = frozenset({"preempt", "block", "yield", "pause", "offline", "throttle", "suspend"})
+_TOLD = frozenset({"migrate", "online", "offline"})  # schedule events that faults are told of, as of directives
 
 
 class EndReason(Enum):
@@ -82,6 +83,7 @@ class _TimerAlarm:
 
 @dataclass(frozen=True, slots=True)
 class _SgiAlarm:
+    at_ns: int
     source: int
     target: int
     intid: int
@@ -130,12 +132,13 @@ class Recording:
         self.board = Board(board_config(scenario, faults), sink, self)
         self.board.load(guest.segments)
         self.board.engine.reset_vcpu(0, guest.entry, guest.x0)
-        self.host = Host(scenario.host, scenario.vcpus, scenario.seed, self._transition)
+        self.host = Host(scenario.host, scenario.vcpus, scenario.seed, self._transition, self._host_told)
         self._memory = _GuestMemory(self.board)
         self.hypervisor = Hypervisor(
             scenario.hypervisor, scenario.vcpus, self._memory, self.host.clock_ns, self._pv_event, self._is_online, self, faults
         )
-        self._online = [vcpu == 0 for vcpu in range(scenario.vcpus)]
+        self.online = [vcpu == 0 for vcpu in range(scenario.vcpus)]
+        self._vmm = Vmm(self, guest, scenario.ram, scenario.host.directives)
         self._end: tuple[EndReason, str | None] | None = None
         self._turn_vcpu: int | None = None  # whom the last `run` row named
         self._states_due = STATES_EVERY_NS
@@ -144,6 +147,7 @@ class Recording:
         self._console_tail = bytearray()
         self._panic = scenario.panic_text.encode()
         self._timer_alarms: dict[int, _TimerAlarm] = {}
+        self._sgi_alarms: dict[int, _SgiAlarm] = {}  # by number
         self._sgi_number = 0
         self._replan_wanted = False
         self.interrupted = False
@@ -155,7 +159,7 @@ class Recording:
         for index, one in enumerate(self.scenario.inputs):
             self.host.call_at(one.at_ns, _InputAlarm(index))
         with self._at_time(0):
-            self._set_up()
+            self._vmm.set_up()
             self.host.start()
         try:
             while self._end is None:
@@ -168,24 +172,6 @@ class Recording:
         except KeyboardInterrupt:
             self._end = (EndReason.INTERRUPTED, None)
         return self._finish()
-
-    def _set_up(self) -> None:
-        """What the VMM does before the first run: memory slots, then each vCPU's structure."""
-        hypervisor = self.hypervisor
-        for begin, size in ((RAM_BASE, self.scenario.ram), (PVTIME_BASE, PVTIME_SIZE)):
-            hypervisor.slots.add(begin, size)
-            self._directive("slot_add", None, begin, size, None, 0)
-        for vcpu, places in enumerate(hypervisor.placements()):
-            for ipa in places:
-                self._directive("attribute_set", vcpu, ipa, None, None, hypervisor.set_base(vcpu, ipa))
-            user = UserPointer(UNSET)
-            done = hypervisor.attributes.get(vcpu, user)
-            self._directive("attribute_get", vcpu, None, None, user.value, done)
-
-    def _directive(
-        self, kind: str, vcpu: int | None, ipa: int | None, size: int | None, value: int | None, result: int | None
-    ) -> None:
-        self.board.emit("directives", vcpu, kind, ipa, size, value, result)
 
     def _step(self) -> None:
         match self.host.next():
@@ -275,11 +261,17 @@ class Recording:
                     self.board.update_timers(vcpu, alarm.at_ns)
                     if self.host.is_blocked(vcpu):
                         self._arm_timer_alarm(vcpu)
-                case _SgiAlarm(source, target, intid, _):
+                case _SgiAlarm(_, source, target, intid, number):
+                    del self._sgi_alarms[number]
                     self.board.land_sgi(source, target, intid)
                 case _FaultAlarm(vcpu):
                     self._memory.vcpu = vcpu
                     self.hypervisor.due(vcpu)
+                case Directive() as directive:
+                    self._vmm.direct(directive, alarm.at_ns)
+                    self._turn_vcpu = None
+                case Resume():
+                    self.host.resume_all(alarm.at_ns)
                 case _InputAlarm(index):
                     one: Input = self.scenario.inputs[index]
                     self.board.emit("inputs", None, "uart", one.data)
@@ -300,6 +292,13 @@ class Recording:
             with self.board.at(position, t.vtime_ns):
                 self.hypervisor.left(t.vcpu, t.event)
         self.board.emit_at("schedule", position, t.vtime_ns, t.vcpu, t.thread, t.event, t.pcpu, t.from_pcpu, t.reason)
+        if t.vcpu is not None and t.event in _TOLD:
+            self.hypervisor.told(t.event, t.vcpu, None)
+
+    def _host_told(self, told: Told) -> None:
+        position, _ = self.board.here()
+        with self.board.at(position, told.at_ns):
+            self._vmm.tell(told.kind, told.vcpu, size=told.size, value=told.value)
 
     def _pv_event(self, e: PvEvent) -> None:
         self.board.emit("pvtime", e.vcpu, e.event, e.ipa, e.stolen_ns, e.revision, e.attributes)
@@ -313,7 +312,7 @@ class Recording:
         self.host.call_at(at_ns, _FaultAlarm(vcpu), vcpu=vcpu)
 
     def _is_online(self, vcpu: int) -> bool:
-        return self._online[vcpu]
+        return self.online[vcpu]
 
     # --- hypercalls ---------------------------------------------------------------------------------------------------------------------
 
@@ -332,11 +331,11 @@ class Recording:
             match outcome.effect:
                 case PowerOn(vcpu, entry, context):
                     board.power_on(vcpu, entry, context)
-                    self._online[vcpu] = True
+                    self.online[vcpu] = True
                     self.host.online(vcpu, now, "power_on")
                     self._replan_wanted = True
                 case PowerOff():
-                    self._online[call.vcpu] = False
+                    self.online[call.vcpu] = False
                     self.host.offline(call.vcpu, now, "power_off")
                     self._replan_wanted = True
                 case Standby():
@@ -355,10 +354,27 @@ class Recording:
     def deliver_sgi(self, source: int, target: int, intid: int, at_ns: int) -> int | None:
         """An SGI takes effect at the later of the sender's and the target's time."""
         if self.host.is_running(target) and self.host.local_ns(target) < at_ns:
-            self._sgi_number += 1
-            self.host.call_at(at_ns, _SgiAlarm(source, target, intid, self._sgi_number), vcpu=target)
+            self._sgi_later(at_ns, source, target, intid)
             return None
         return max(at_ns, self.host.local_ns(target))
+
+    def _sgi_later(self, at_ns: int, source: int, target: int, intid: int) -> None:
+        self._sgi_number += 1
+        alarm = _SgiAlarm(at_ns, source, target, intid, self._sgi_number)
+        self._sgi_alarms[alarm.number] = alarm
+        self.host.call_at(at_ns, alarm, vcpu=target)
+
+    def pending_sgis(self) -> tuple[Sgi, ...]:
+        """SGIs on their way."""
+        return tuple((one.at_ns, one.source, one.target, one.intid) for one in self._sgi_alarms.values())
+
+    def replace_sgis(self, sgis: Sequence[Sgi], now_ns: int) -> None:
+        """Those on their way are forgotten, these are: none lands before now_ns."""
+        for alarm in self._sgi_alarms.values():
+            self.host.cancel(alarm)
+        self._sgi_alarms.clear()
+        for at_ns, source, target, intid in sgis:
+            self._sgi_later(max(at_ns, now_ns), source, target, intid)
 
     def line_raised(self, vcpu: int, at_ns: int) -> None:
         """A sleeping vCPU wakes; a vCPU that runs elsewhere sees it when its turn comes."""
@@ -368,12 +384,21 @@ class Recording:
 
     # --- timers of sleeping vCPUs --------------------------------------------------------------------------------------------------------
 
-    def _arm_timer_alarm(self, vcpu: int) -> None:
+    def _arm_timer_alarm(self, vcpu: int, not_before_ns: int = 0) -> None:
         due = self.board.timer_due_ns(vcpu)
         if due is not None:
             token = _TimerAlarm(vcpu)
             self._timer_alarms[vcpu] = token
-            self.host.call_at(due, token, vcpu=vcpu)
+            self.host.call_at(max(due, not_before_ns), token, vcpu=vcpu)
+
+    def rearm_timers(self, now_ns: int) -> None:
+        """The machine is another: what sleeps is woken by the timers that it has now, at once where they are due."""
+        for vcpu in range(self.scenario.vcpus):
+            self._drop_timer_alarm(vcpu)
+            if self.online[vcpu] and self.host.is_asleep(vcpu):
+                self._arm_timer_alarm(vcpu, now_ns)
+                if self.board.gic.line(vcpu):
+                    self.host.wake(vcpu, now_ns, "interrupt")
 
     def _drop_timer_alarm(self, vcpu: int) -> None:
         token = self._timer_alarms.pop(vcpu, None)
