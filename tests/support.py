@@ -19,7 +19,7 @@ from tracekit.replay.session import Replay, ReplayOptions
 from tracekit.workbench.demo import bundled_guest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-GUESTS = ("hello", "steal", "spinlock", "timer", "faults", "memory", "lse")
+GUESTS = ("hello", "steal", "spinlock", "timer", "faults", "memory", "lse", "accounting")
 
 
 def scenario(guest: str, **changes: Any) -> Scenario:

@@ -16,12 +16,13 @@ ZIGLANG = "0.17.1"
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 PREBUILT = REPOSITORY / "tracekit" / "workbench" / "guests"
-GUESTS = ("hello", "steal", "spinlock", "timer", "faults", "memory", "lse")
+GUESTS = ("hello", "steal", "spinlock", "timer", "faults", "memory", "lse", "discover", "accounting", "reuse")
 FLAGS = (
     "-O2 -std=gnu11 -static -nostdlib -ffreestanding -fno-stack-protector -fno-sanitize=undefined -fno-builtin -ffunction-sections -fdata-sections -mno-outline-atomics "
     "-mgeneral-regs-only -Wall -Wextra -Wl,--build-id=none -Wl,-z,max-page-size=4096 -s"
 ).split()
 CPU = {"lse": "cortex_a53+lse"}
+LINUX_LIKE = ("discover", "accounting", "reuse")  # these find and read stolen time through common/linux.c
 
 
 def zig() -> list[str]:
@@ -44,6 +45,8 @@ def compile_guest(name: str) -> bytes:
         out = Path(folder) / f"{name}.elf"
         target = ["-target", "aarch64-freestanding-none", f"-mcpu={CPU.get(name, 'cortex_a53')}"]
         shared = ["common/start.S", "common/board.c", "common/mmu.c"]
+        if name in LINUX_LIKE:
+            shared += ["common/linux_start.S", "common/linux.c", "-Wl,-e,linux_start"]
         inputs = ["-Icommon", *shared, *sources, "-Wl,-T,common/link.ld", "-Wl,--gc-sections"]
         subprocess.run([*zig(), *target, *FLAGS, *inputs, "-o", str(out)], cwd=HERE, check=True)
         return out.read_bytes()

@@ -14,6 +14,14 @@ void put(char c) {
   while (read32(UART + 0x18) & 0x20) {}
   write32(UART, (u32)c);
 }
+u32 letters(void) {
+  u32 seen = 0;
+  while (!(read32(UART + 0x18) & 0x10)) {
+    u32 letter = (read32(UART) & 0xff) - 'a';
+    if (letter < 26) seen |= 1u << letter;
+  }
+  return seen;
+}
 void print(const char *text) {
   while (*text) put(*text++);
 }
@@ -28,6 +36,33 @@ void print_hex(u64 value) {
   int shift = 60;
   while (shift && !(value >> shift)) shift -= 4;
   for (; shift >= 0; shift -= 4) put("0123456789abcdef"[value >> shift & 15]);
+}
+void print_label(const char *text, u64 value) {
+  print(text);
+  print_dec(value);
+}
+void print_number(u64 value) {
+  if (value + 16 < 16) {
+    print("-");
+    print_dec(-value);
+  } else if (value < 10) {
+    print_dec(value);
+  } else {
+    print_hex(value);
+  }
+}
+void print_exception(const Frame *frame) {
+  print("FAIL: unexpected exception, esr ");
+  print_hex(frame->esr);
+  print(" elr ");
+  print_hex(frame->elr);
+  print(" far ");
+  print_hex(frame->far);
+  print("\n");
+}
+void spend(u64 instructions) {
+  u64 turns = instructions / 2;
+  if (turns) __asm__ volatile("1: subs %0, %0, #1\n b.ne 1b" : "+r"(turns) : : "cc");
 }
 void power_off(void) {
   hvc(PSCI_SYSTEM_OFF, 0, 0, 0);
@@ -52,6 +87,10 @@ void gic_enable(u32 intid) {
 u32 gic_acknowledge(void) { return read32(GICC + 0xc); }
 void gic_end(u32 iar) { write32(GICC + 0x10, iar); }
 void gic_sgi(u32 targets, u32 intid) { write32(GICD + 0xf00, targets << 16 | intid); }
+void timer_at(u64 count) {
+  WRITE_SYS(cntv_cval_el0, count);
+  WRITE_SYS(cntv_ctl_el0, 1);
+}
 void timer_after(u64 ticks) {
   WRITE_SYS(cntv_cval_el0, counter() + ticks);
   WRITE_SYS(cntv_ctl_el0, 1);

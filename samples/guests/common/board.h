@@ -33,14 +33,20 @@ static inline u64 counter(void) { __asm__ volatile("isb"); return READ_SYS(cntvc
 static inline void wfi(void) { __asm__ volatile("wfi" : : : "memory"); }
 static inline void irq_on(void) { __asm__ volatile("msr daifclr, #2" : : : "memory"); }
 static inline void irq_off(void) { __asm__ volatile("msr daifset, #2" : : : "memory"); }
+static inline u32 this_cpu(void) { return READ_SYS(mpidr_el1) & 0xff; }
 static inline void barrier(void) { __asm__ volatile("dmb ish" : : : "memory"); }
 
 Result hvc(u64 function, u64 a, u64 b, u64 c);
 Result smc(u64 function, u64 a, u64 b, u64 c);
 void put(char c);
+u32 letters(void);                     // what has arrived at the UART: bit n is the letter 'a' + n
 void print(const char *text);
 void print_dec(u64 value);
 void print_hex(u64 value);
+void print_label(const char *text, u64 value);
+void print_number(u64 value);          // small numbers, also negative ones, in decimal; others in hex
+void print_exception(const Frame *frame);
+void spend(u64 instructions);           // exactly so many (an even number), give or take the call
 void power_off(void) __attribute__((noreturn));
 void cpu_off(void);
 u32 start_vcpus(u32 most);             // starts vCPUs 1.. until PSCI says there are no more; gives how many there are
@@ -49,7 +55,8 @@ void gic_enable(u32 intid);
 u32 gic_acknowledge(void);
 void gic_end(u32 iar);
 void gic_sgi(u32 targets, u32 intid);
-void timer_after(u64 ticks);           // virtual timer, PPI 27
+void timer_at(u64 count);              // virtual timer, PPI 27: when the counter reaches `count`
+void timer_after(u64 ticks);           // the same, so many ticks of the counter from now
 void timer_stop(void);
 
 // Each guest gives these.
