@@ -13,8 +13,8 @@ from tracekit.host.threads import Pcpu, Thread
 class Policy(Protocol):
     """The choices a scheduler makes. Queues are in order of arrival."""
 
-    def pick(self, pcpu: Pcpu, now_ns: int) -> Thread:
-        """Which of the waiting threads runs next (the queue is not empty)."""
+    def pick(self, waiting: Sequence[Thread], now_ns: int) -> Thread:
+        """Which of the waiting threads runs next (there is one)."""
 
     def slice_ns(self, pcpu: Pcpu, thread: Thread) -> int:
         """How long it may run while others wait."""
@@ -44,8 +44,8 @@ class RoundRobin:
     def __init__(self, config: HostConfig) -> None:
         self._slice_ns = config.slice_ns
 
-    def pick(self, pcpu: Pcpu, now_ns: int) -> Thread:
-        return pcpu.queue[0]
+    def pick(self, waiting: Sequence[Thread], now_ns: int) -> Thread:
+        return waiting[0]
 
     def slice_ns(self, pcpu: Pcpu, thread: Thread) -> int:
         return self._slice_ns
@@ -76,8 +76,8 @@ class Fair:
         self._config = config
         self._slice_min_ns = max(1_000, config.slice_ns // 8)
 
-    def pick(self, pcpu: Pcpu, now_ns: int) -> Thread:
-        return min(pcpu.queue, key=lambda thread: (thread.virtual_runtime, thread.number))
+    def pick(self, waiting: Sequence[Thread], now_ns: int) -> Thread:
+        return min(waiting, key=lambda thread: (thread.virtual_runtime, thread.number))
 
     def slice_ns(self, pcpu: Pcpu, thread: Thread) -> int:
         weights = thread.weight + sum(other.weight for other in pcpu.queue if other is not thread)
@@ -125,11 +125,11 @@ class Chaos:
         self._slice_ns = config.slice_ns
         self._starved_ns = 16 * config.slice_ns
 
-    def pick(self, pcpu: Pcpu, now_ns: int) -> Thread:
-        oldest = min(pcpu.queue, key=lambda thread: (thread.queued_ns, thread.number))
+    def pick(self, waiting: Sequence[Thread], now_ns: int) -> Thread:
+        oldest = min(waiting, key=lambda thread: (thread.queued_ns, thread.number))
         if now_ns - oldest.queued_ns > self._starved_ns:
             return oldest
-        return pcpu.queue[self._random.randrange(len(pcpu.queue))]
+        return waiting[self._random.randrange(len(waiting))]
 
     def slice_ns(self, pcpu: Pcpu, thread: Thread) -> int:
         scale = self._random.randrange(12)  # from the whole slice down to 1/2048 of it
