@@ -202,14 +202,13 @@ class Host:
         return self._pcpus[thread.pcpu].local_ns if thread.state is ThreadState.RUN else thread.since_ns
 
     def is_blocked(self, vcpu: int) -> bool:
-        """Whether an interrupt may have to wake it: it executed WFI or CPU_SUSPEND, whatever its thread does since, or is paused."""
+        """Whether an interrupt may have to wake it: it is asleep, whatever its thread does since, or it is paused."""
         thread = self._vcpus[vcpu]
         return thread.sleeps or (thread.is_paused and thread.is_online)
 
     def is_asleep(self, vcpu: int) -> bool:
-        """Whether it sleeps, and would go on sleeping if it is paused now."""
-        thread = self._threads[vcpu]
-        return self.is_blocked(vcpu) and not (thread.is_paused and thread.wants_to_run)
+        """Whether it executed WFI or CPU_SUSPEND and was not woken since: it would go on sleeping if it is paused now."""
+        return self._vcpus[vcpu].sleeps
 
     def is_running(self, vcpu: int) -> bool:
         """Whether its guest code is on a pCPU (not so while its thread polls or runs the VMM)."""
