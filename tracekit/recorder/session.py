@@ -202,7 +202,7 @@ class Recording:
     def _enter(self, enter: Enter) -> None:
         board, vcpu = self.board, enter.vcpu
         board.enter(vcpu, enter.now_ns)
-        if vcpu != self._turn_vcpu:  # the last `run` row was another's: say that the engine's turn passes
+        if vcpu != self._turn_vcpu or enter.resumes:  # the last `run` row was another's, or earlier: the engine's turn passes
             board.emit("schedule", vcpu, vcpu, "run", enter.pcpu, None, "turn")
             self._turn_vcpu = vcpu
         if enter.loaded:
