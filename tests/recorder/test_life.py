@@ -125,7 +125,12 @@ def test_kexec_is_a_note(tmp_path: Path) -> None:
     assert rows(path, "states")[-1]["memory"] == rows(plain, "states")[-1]["memory"]
 
 
-KINDS = ("snapshot", "restore", "rollback", "reset", "slot_delete", "pause_all")
+KINDS = (
+    "snapshot", "restore", "rollback", "reset", "slot_delete", "pause_all", "vmm", "stall", "suspend", "yield", "thread_change",
+    "clock_skew", "migrate",
+)  # fmt: skip
+
+TUNINGS = (("halt_poll_ns", 30_000), ("wakeup_latency_ns", 5_000), ("quota_period_ns", 2 * MS))
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -135,9 +140,16 @@ KINDS = ("snapshot", "restore", "rollback", "reset", "slot_delete", "pause_all")
     st.integers(1, 2),
     st.integers(0, 1000),
     st.lists(st.tuples(st.integers(1, 6 * MS), st.sampled_from(KINDS), st.integers(0, MS)), min_size=1, max_size=4),
+    st.sets(st.sampled_from(TUNINGS)),
 )
 def test_any_life_replays(
-    tmp_path_factory: pytest.TempPathFactory, guest: str, policy: str, pcpus: int, seed: int, deeds: list[tuple[int, str, int]]
+    tmp_path_factory: pytest.TempPathFactory,
+    guest: str,
+    policy: str,
+    pcpus: int,
+    seed: int,
+    deeds: list[tuple[int, str, int]],
+    tuning: set[tuple[str, int]],
 ) -> None:
     """Any of it at any time, twice: equal to the byte, whole, and identical on replay."""
     directives: list[Directive] = []
@@ -155,13 +167,28 @@ def test_any_life_replays(
             ]
         elif kind == "pause_all":
             directives += [Directive(at_ns, "pause"), Directive(at_ns + length + 1, "resume")]
+        elif kind in ("vmm", "stall"):
+            directives.append(Directive(at_ns, kind, vcpu=length % 2, duration_ns=length + 1))
+        elif kind in ("yield", "thread_change"):
+            directives.append(Directive(at_ns, kind, vcpu=length % 2))
+        elif kind == "clock_skew":
+            directives.append(Directive(at_ns, kind, pcpu=pcpus - 1, value=length - MS // 2))
+        elif kind == "migrate":
+            directives.append(Directive(at_ns, kind, vcpu=length % 2, pcpu=pcpus - 1))
         else:
             snapshots += kind == "snapshot"
             directives.append(Directive(at_ns, kind, duration_ns=length + 1))
     folder = tmp_path_factory.mktemp("life")
     limits = {"seed": seed, "max_instructions": 12_000_000}
-    life(folder / "a.tkt", guest, *directives, policy=policy, pcpus=pcpus, **limits)
-    recorded(folder / "b.tkt", guest, host=busy_host(policy, pcpus, directives=tuple(directives)), **limits)
+    chosen = dict(tuning)
+    if "quota_period_ns" in chosen:
+        chosen["quota_ns"] = MS
+    host = busy_host(policy, pcpus, directives=tuple(directives), **chosen)
+    for name in "ab":
+        recorded(folder / f"{name}.tkt", guest, host=host, **limits)
+    assert verify(folder / "a.tkt") == []
+    result = replayed(folder / "a.tkt")
+    assert result.is_identical, str(result.divergence)
     assert (folder / "a.tkt" / "trace.json").read_bytes() == (folder / "b.tkt" / "trace.json").read_bytes()
 
 
