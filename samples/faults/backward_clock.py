@@ -1,4 +1,4 @@
-"""Bugs 33 and 40: the clock behind the total steps back (KVM-emulated Xen; xen aa9c440212)."""
+"""The clock steps back."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from tracekit.hypervisor.fault import Fault
 
 
 class BackwardClock(Fault):
-    """Found by S1."""
+    """Every fourth reading of run_delay is an old one, as from the clock of a CPU that lags; the next is right again."""
 
     name = "backward-clock"
-    models = "Bugs 33 and 40: the clock behind the total steps back (KVM-emulated Xen; xen aa9c440212)"
+    models = "bugs 33 and 40: a clock that is set back, and skew between state changes (KVM-emulated Xen 2024; xen aa9c440212)"
     invariant = "S1"
 
     def __init__(self) -> None:
-        self._count = 0
+        self._readings_ns: dict[int, list[int]] = {}
 
-    def value_ns(self, vcpu: int, base_ns: int, delta_ns: int) -> int:
-        """Every fourth difference has the wrong sign."""
-        self._count += 1
-        return base_ns + delta_ns if self._count % 4 else base_ns - 1_000_000
+    def clears(self, vcpu: int) -> bool:
+        """Older readings belong to another count."""
+        self._readings_ns[vcpu] = []
+        return True
+
+    def run_delay_ns(self, vcpu: int, ns: int) -> int:
+        """Three readings behind, every fourth time."""
+        readings = self._readings_ns.setdefault(vcpu, [])
+        readings.append(ns)
+        return readings[-4] if len(readings) % 4 == 0 else ns

@@ -1,4 +1,4 @@
-"""Bug 12: a store fails after the cursor has moved (arm64 KVM up to 2026; kvmarm list, September 2026)."""
+"""A store fails and its difference is gone."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from tracekit.hypervisor.fault import Fault, Store
 
 
 class LostDelta(Fault):
-    """Found by S4."""
+    """Every third store faults after the cursor has moved: what was waited since the update before is never told."""
 
     name = "lost-delta"
-    models = "Bug 12: a store fails after the cursor has moved (arm64 KVM up to 2026; kvmarm list, September 2026)"
+    models = (
+        "bug 12: the cursor advances before the store is known good (arm64 KVM up to 2026; "
+        "kvmarm list, September 2026, title only)"
+    )
     invariant = "S4"
 
     def __init__(self) -> None:
         self._count = 0
 
     def stores(self, vcpu: int, ipa: int, value: int) -> Iterable[Store]:
-        """Every third store faults."""
+        """None, every third time."""
         self._count += 1
         return [(ipa, 8, value)] if self._count % 3 else []

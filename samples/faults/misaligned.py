@@ -1,4 +1,4 @@
-"""Bugs 17 and 19: structures are 16-byte aligned (GH firecracker#5139; riscv fa9681ed5c6a)."""
+"""Structures on 16-byte boundaries."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from tracekit.hypervisor.fault import Fault
 
 
 class Misaligned(Fault):
-    """Found by M1."""
+    """Each lies 16 bytes further than it should."""
 
     name = "misaligned"
-    models = "Bugs 17 and 19: structures are 16-byte aligned (GH firecracker#5139; riscv fa9681ed5c6a)"
+    models = "bugs 17 and 19: 16 instead of 64 bytes, and no check (GH firecracker#5139; riscv fix fa9681ed5c6a)"
     invariant = "M1"
 
     def bases(self, bases: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Sixteen bytes further than they should be."""
-        return tuple(base and base + 16 for base in bases)
+        """Off by 16."""
+        return tuple(None if base is None else base + 16 for base in bases)
 
     def checks_bases(self) -> bool:
-        """Nobody checks."""
+        """Nobody looks."""
         return False

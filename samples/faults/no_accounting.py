@@ -1,4 +1,4 @@
-"""Bug 11: delay accounting is off and run_delay stays 0 (arm64 KVM v5.5 to v5.7; a25e91028ac2)."""
+"""Offered, and always 0."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from tracekit.hypervisor.fault import Fault
 
 
 class NoAccounting(Fault):
-    """Found by S4."""
+    """The host's kernel does not account run_delay, and stolen time is offered all the same."""
 
     name = "no-accounting"
-    models = "Bug 11: delay accounting is off and run_delay stays 0 (arm64 KVM v5.5 to v5.7; a25e91028ac2)"
+    models = "bug 11: delay accounting is off (arm64 KVM v5.5 to v5.7; kvmarm 018710b3, fix a25e91028ac2)"
     invariant = "S4"
 
     def run_delay_ns(self, vcpu: int, ns: int) -> int:
-        """Advertised, yet always 0."""
+        """Nobody counts."""
         return 0

@@ -1,4 +1,4 @@
-"""Bug 41: stolen time is rounded up at each update (Xen 2006; xen d90f68966f)."""
+"""Each update is rounded up, what it remembers down."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from tracekit.hypervisor.fault import Fault
 
 
 class RoundingUp(Fault):
-    """Found by S4."""
+    """A wait is told in whole microseconds, more than it was, and the next update counts the odd nanoseconds again: time runs ahead."""
 
     name = "rounding-up"
-    models = "Bug 41: stolen time is rounded up at each update (Xen 2006; xen d90f68966f)"
+    models = "bug 41: both sides of the books are rounded (Xen and Linux 2006; xen d90f68966f)"
     invariant = "S4"
 
     def value_ns(self, vcpu: int, base_ns: int, delta_ns: int) -> int:
-        """To whole microseconds."""
+        """Up."""
         return base_ns + -(-delta_ns // 1_000) * 1_000
+
+    def cursor_ns(self, vcpu: int, ns: int) -> int:
+        """Down."""
+        return ns // 1_000 * 1_000

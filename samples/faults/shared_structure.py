@@ -1,4 +1,4 @@
-"""Hazard 8.1c: all vCPUs have the same IPA; the host does not object (kvmarm 66fa26e5)."""
+"""One structure for all."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from tracekit.hypervisor.fault import Fault
 
 
 class SharedStructure(Fault):
-    """Found by M2."""
+    """All vCPUs (two or more) have the first one's address: each adds to the others' total."""
 
     name = "shared-structure"
-    models = "Hazard 8.1c: all vCPUs have the same IPA; the host does not object (kvmarm 66fa26e5)"
+    models = "hazard 8.1c: the host does not object to one address set twice (kvmarm 66fa26e5)"
     invariant = "M2"
 
     def bases(self, bases: tuple[int | None, ...]) -> tuple[int | None, ...]:

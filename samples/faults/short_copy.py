@@ -1,4 +1,4 @@
-"""Bug 42: the copy has the wrong size (Xen 32-on-64 2007; xen cf71bfc68e)."""
+"""Half of the total arrives."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tracekit.hypervisor.fault import Fault, Store
 
 
 class ShortCopy(Fault):
-    """Found by M3."""
+    """Only the low four bytes are stored."""
 
     name = "short-copy"
-    models = "Bug 42: the copy has the wrong size (Xen 32-on-64 2007; xen cf71bfc68e)"
+    models = "bug 42: a copy of the wrong size (Xen 32-on-64 2007; xen cf71bfc68e)"
     invariant = "M3"
 
     def stores(self, vcpu: int, ipa: int, value: int) -> Iterable[Store]:
-        """Only the low half arrives."""
+        """The low half."""
         return [(ipa, 4, value & 0xFFFF_FFFF)]

@@ -1,4 +1,4 @@
-"""Bug 4: the total is copied byte by byte (arm64 KVM v1 and v2; v7 cover letter)."""
+"""The total arrives byte by byte."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from tracekit.hypervisor.fault import Fault, Store
 
 
 class TornUpdate(Fault):
-    """Found by M3."""
+    """A reader on another CPU can see a total of which only some bytes are new."""
 
     name = "torn-update"
-    models = "Bug 4: the total is copied byte by byte (arm64 KVM v1 and v2; v7 cover letter)"
+    models = "bug 4: a copy instead of one store (arm64 KVM series v1 and v2; v7 cover letter, kvmarm 5de8986d)"
     invariant = "M3"
 
     def stores(self, vcpu: int, ipa: int, value: int) -> Iterable[Store]:

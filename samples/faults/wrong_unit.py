@@ -1,4 +1,4 @@
-"""Bug 44: units of a quarter of a nanosecond are passed where ns are expected (s390 up to v5.11; d54cb7d54877)."""
+"""Not nanoseconds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from tracekit.hypervisor.fault import Fault
 
 
 class WrongUnit(Fault):
-    """Found by U1."""
+    """Units of 2^-12 microseconds are passed where nanoseconds are expected: 4.096 times as much."""
 
     name = "wrong-unit"
-    models = "Bug 44: units of a quarter of a nanosecond are passed where ns are expected (s390 up to v5.11; d54cb7d54877)"
+    models = "bug 44: cputime units taken for ns (s390 up to v5.11; fix d54cb7d54877)"
     invariant = "U1"
 
     def value_ns(self, vcpu: int, base_ns: int, delta_ns: int) -> int:
-        """About four times too much."""
-        return base_ns + 4 * delta_ns
+        """1000 ns are 4096 units."""
+        return base_ns + delta_ns * 4_096 // 1_000
