@@ -293,7 +293,8 @@ class Recording:
                 self.hypervisor.left(t.vcpu, t.event)
         self.board.emit_at("schedule", position, t.vtime_ns, t.vcpu, t.thread, t.event, t.pcpu, t.from_pcpu, t.reason)
         if t.vcpu is not None and t.event in _TOLD:
-            self.hypervisor.told(t.event, t.vcpu, None)
+            with self.board.at(position, t.vtime_ns):
+                self.hypervisor.told(t.event, t.vcpu, None)
 
     def _host_told(self, told: Told) -> None:
         position, _ = self.board.here()
