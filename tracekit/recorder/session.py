@@ -150,6 +150,7 @@ class Recording:
         self._sgi_alarms: dict[int, _SgiAlarm] = {}  # by number
         self._sgi_number = 0
         self._replan_wanted = False
+        self._asked_ns = NEVER  # when a fault wants to be called
         self.interrupted = False
 
     # --- the loop ----------------------------------------------------------------------------------------------------------------
@@ -205,13 +206,14 @@ class Recording:
         if vcpu != self._turn_vcpu or enter.resumes:  # the last `run` row was another's, or earlier: the engine's turn passes
             board.emit("schedule", vcpu, vcpu, "run", enter.pcpu, None, "turn")
             self._turn_vcpu = vcpu
+        self._asked_ns = NEVER
         if enter.loaded:
             self._drop_timer_alarm(vcpu)
             self._memory.vcpu = vcpu
             self.hypervisor.publish(vcpu)
             board.update_timers(vcpu, enter.now_ns)
         self._mark(enter.now_ns)
-        horizon = min(enter.horizon_ns, self._states_due, self.scenario.max_vtime_ns or NEVER)
+        horizon = min(enter.horizon_ns, self._asked_ns, self._states_due, self.scenario.max_vtime_ns or NEVER)
         self._run(vcpu, horizon)
 
     def _run(self, vcpu: int, horizon_ns: int) -> None:
@@ -309,7 +311,9 @@ class Recording:
         return self.board.here()[1]
 
     def call_at(self, vcpu: int, at_ns: int) -> None:
-        """A fault will be called then."""
+        """A fault will be called then, also where the guest would have been left to run for longer."""
+        self._asked_ns = min(self._asked_ns, max(at_ns, self.now_ns() + 1))
+        self._replan_wanted = True
         self.host.call_at(at_ns, _FaultAlarm(vcpu), vcpu=vcpu)
 
     def _is_online(self, vcpu: int) -> bool:
