@@ -19,6 +19,7 @@ from tracekit.formats.errors import TracekitError
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("tracekit.workbench.cli:demo", "Record a bundled guest on a contended host, replay it, show its steal report."),
     "dump": ("tracekit.formats.cli:dump", "Print the rows of a table, or the console's bytes."),
+    "faults": ("tracekit.recorder.cli:faults", "List the faults that a hypervisor can be given, and what finds each."),
     "info": ("tracekit.formats.cli:info", "What a trace holds and how its run ended."),
     "pack": ("tracekit.formats.cli:pack", "Make one file of a trace."),
     "record": ("tracekit.recorder.cli:record", "Record a guest into a trace."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from support import busy_host, replayed, rows, scenario, tracekit
 
 from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
+from tracekit.host.config import Directive
 from tracekit.recorder.faults import catalogue, load_fault
 from tracekit.recorder.record import Recorded, record
+from tracekit.recorder.scenario import Input, Scenario
 from tracekit.recorder.session import EndReason
 
 MINE = '''
@@ -29,20 +32,101 @@ class Raises(Fault):
 class RaisesInCall(Fault):
     def answer(self, call, outcome):
         return {}[call.function_id]
+
+class WholeMilliseconds(Fault):
+    """A policy: whole milliseconds of all waiting, and of sleeping too, since the beginning of the world; 50 us late."""
+    def publish(self, vcpu, default):
+        self.kit.call_at(vcpu, self.kit.now_ns() + 50_000)
+    def due(self, vcpu):
+        self.kit.publish(vcpu, self.kit.clock_ns(vcpu, "wait") // 1_000_000 * 1_000_000)
 '''
+
+MS = 1_000_000
+PAGE = 0x090A_0000
+# What must happen to the machine for a fault to act (Fault.needs).
+EVENTS: dict[str, tuple[Directive, ...]] = {
+    "": (),
+    "online": (),
+    "restore": (Directive(8 * MS, "restore", duration_ns=MS, pre_run_ns=300_000),),
+    "slot_readonly": (Directive(8 * MS, "slot_readonly", ipa=PAGE),),
+    "slot_delete": (Directive(8 * MS, "slot_delete", ipa=PAGE),),
+    "kexec": (Directive(8 * MS, "kexec"),),
+    "pause": (Directive(6 * MS, "pause", vcpu=1), Directive(8 * MS, "resume", vcpu=1)),
+    "migrate": tuple(Directive(3 * MS + 700_000 * n, "migrate", vcpu=n // 2 % 2, pcpu=n % 2) for n in range(20)),
+}
+
+
+def acting(name: str) -> Scenario:
+    """A run of a bundled guest in which a fault of the catalogue has something to act on."""
+    needs = load_fault(name).needs
+    host = busy_host(pcpus=2 if needs == "migrate" else 1, directives=EVENTS[needs])
+    if needs == "online":
+        return scenario("accounting", host=host, inputs=(Input(0, b"h"),))
+    return scenario("steal", host=host)
+
+
+def with_faults(chosen: Scenario, *names: str) -> Scenario:
+    """The same run under a wrong hypervisor."""
+    return replace(chosen, hypervisor=replace(chosen.hypervisor, faults=names))
 
 
 def _record(path: Path, *faults: str) -> Recorded:
-    chosen = scenario("steal", host=busy_host())
-    return record(replace(chosen, hypervisor=replace(chosen.hypervisor, faults=faults)), path)
+    return record(with_faults(scenario("steal", host=busy_host()), *faults), path)
 
 
 @pytest.mark.parametrize("name", catalogue())
 def test_every_fault_describes_itself(name: str) -> None:
-    """Name, the bugs that it models, and the invariant that must find it."""
+    """Name, what it does, the bugs that it models, the invariant that must find it, what it needs."""
     fault = load_fault(name)
-    assert fault.name == name and fault.models and fault.invariant
-    assert fault.models in (catalogue()[name].read_text().replace('"\n        "', ""))
+    assert fault.name == name and fault.models and fault.invariant and fault.needs in EVENTS
+    assert type(fault).__doc__ and (type(fault).__doc__ or "").splitlines()[0].endswith(".")
+
+
+_TABLES = ("hypercalls", "memory_writes", "pvtime", "directives")
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_every_fault_acts_and_replays(tmp_path: Path, name: str) -> None:
+    """The run differs from the one without it, and its trace is enough to have it again."""
+    record(acting(name), tmp_path / "clean.tkt")
+    record(with_faults(acting(name), name), tmp_path / "wrong.tkt")
+    assert any(rows(tmp_path / "clean.tkt", table) != rows(tmp_path / "wrong.tkt", table) for table in _TABLES)
+    assert replayed(tmp_path / "wrong.tkt").is_identical
+
+
+def test_a_policy_of_ones_own(tmp_path: Path) -> None:
+    """It decides alone what is published and when; the trace replays after its file is gone."""
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    _record(tmp_path / "policy.tkt", f"{file}:WholeMilliseconds")
+    file.unlink()
+    published = [row for row in rows(tmp_path / "policy.tkt", "pvtime") if row["event"] == "publish"]
+    entries = {(row["vcpu"], row["vtime_ns"]) for row in rows(tmp_path / "policy.tkt", "schedule") if row["event"] == "run"}
+    assert len(published) > 4 and max(row["stolen_ns"] for row in published) >= MS
+    assert {row["stolen_ns"] % MS for row in published} == {0}
+    assert all((row["vcpu"], row["vtime_ns"] - 50_000) in entries for row in published)
+    assert replayed(tmp_path / "policy.tkt").is_identical
+
+
+def test_a_scenario_file_names_faults(tmp_path: Path) -> None:
+    """Of the catalogue, and by a file beside the scenario."""
+    (tmp_path / "mine.py").write_text(MINE)
+    text = f'[guest]\nimage = "{scenario("steal").image}"\n[hypervisor]\nfaults = ["torn-update", "mine.py:Double"]\n'
+    (tmp_path / "a.toml").write_text(text)
+    done = tracekit("record", "--scenario", tmp_path / "a.toml", "--max-vtime", "2ms", "-o", tmp_path / "a.tkt")
+    assert done.returncode == 0, done.stderr
+    described = Trace.open(tmp_path / "a.tkt").manifest["scenario"]["hypervisor"]["faults"]
+    assert [one["name"] for one in described] == ["torn-update", "Double"]
+
+
+def test_the_catalogue_is_listed() -> None:
+    """`tracekit faults`, in words and as JSON."""
+    told = tracekit("faults")
+    assert told.returncode == 0 and all(name in told.stdout for name in catalogue())
+    listed = {one["name"]: one for one in json.loads(tracekit("faults", "--json").stdout)}
+    assert list(listed) == list(catalogue())
+    assert listed["stale-page"]["invariant"] == "M5" and listed["stale-page"]["needs"] == "slot_delete"
+    assert "bug 22" in listed["stale-page"]["models"]
 
 
 def test_a_fault_of_ones_own(tmp_path: Path) -> None:
@@ -83,7 +167,7 @@ def test_faults_that_cannot_be_had(tmp_path: Path) -> None:
         load_fault(f"{tmp_path}/none.py:Fault")
     file = tmp_path / "mine.py"
     file.write_text(MINE)
-    with pytest.raises(InputError, match="it has Double, Raises, RaisesInCall"):
+    with pytest.raises(InputError, match="it has Double, Raises, RaisesInCall, WholeMilliseconds"):
         load_fault(f"{file}:Other")
     with pytest.raises(InputError, match=r"FILE\.py:Class"):
         load_fault(str(file))

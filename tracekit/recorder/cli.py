@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import sys
@@ -15,6 +16,8 @@ from tracekit.formats.errors import InputError
 from tracekit.formats.progress import progress_for
 from tracekit.formats.units import format_ns, parse_duration_ns, parse_size
 from tracekit.host.config import Neighbour
+from tracekit.hypervisor.fault import describe
+from tracekit.recorder.faults import catalogue, load_fault
 from tracekit.recorder.record import Recorded
 from tracekit.recorder.record import record as record_scenario
 from tracekit.recorder.scenario import Input, Scenario, parse_watch, read_input_file, read_scenario
@@ -82,6 +85,25 @@ def record(output: Path, scenario: Path | None, progress: str, as_json: bool, fo
     if recorded.end.reason is EndReason.INTERRUPTED:
         sys.exit(130)
     sys.exit(0 if recorded.end.reason.is_good else 1)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects: name, does, models, invariant, needs.")
+def faults(as_json: bool) -> None:
+    """The faults that `record --fault NAME` knows: what each does, which real bugs it models, what must find it, what it needs.
+
+    A fault, or a whole publication policy, of your own: a class in a Python file, `--fault FILE.py:Class`; the base class is
+    tracekit.hypervisor.fault.Fault.
+    """
+    known = [load_fault(name) for name in catalogue()]
+    if as_json:
+        click.echo(
+            json.dumps([{"name": one.name, "does": inspect.getdoc(one), **describe(one), "needs": one.needs} for one in known])
+        )
+        return
+    for one in known:
+        needs = f" (needs {one.needs})" if one.needs else ""
+        click.echo(f"{one.name}: found by {one.invariant}{needs}\n  {inspect.getdoc(one)}\n  Models {one.models}.")
 
 
 def report(recorded: Recorded, as_json: bool) -> None:

@@ -173,7 +173,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         "clock_skew", "yields_on_wfe", "neighbours", "directives",
     ),
     "hypervisor": (
-        "profile", "pv_time", "pv_base", "pv_bases", "publication", "denied", "firmware_bitmap", "faults",
+        "profile", "pv_time", "pv_base", "pv_bases", "publication", "denied", "firmware_bitmap", "sched_info", "faults",
     ),
     "capture": ("level", "watch"),
     "limits": ("max_vtime", "max_instructions"),
@@ -293,7 +293,7 @@ def _from_document(document: Mapping[str, Any], folder: Path) -> Scenario:
     if "seed" in document:
         changes["seed"] = _typed("seed", document["seed"], int)
     changes["host"] = _host(_table(document, "host"))
-    changes["hypervisor"] = _hypervisor(_table(document, "hypervisor"))
+    changes["hypervisor"] = _hypervisor(_table(document, "hypervisor"), folder)
     changes["inputs"] = tuple(_input(one, folder) for one in _typed("inputs", document.get("inputs", []), list))
     return replace(Scenario(), **changes)
 
@@ -365,12 +365,13 @@ def _directive(value: Any) -> Directive:
     return Directive(**{name: convert(f"host.directives.{key}", table[key]) for key, (name, convert) in read.items()})
 
 
-def _hypervisor(table: Mapping[str, Any]) -> HypervisorConfig:
+def _hypervisor(table: Mapping[str, Any], folder: Path) -> HypervisorConfig:
     changes: dict[str, Any] = {}
     if "profile" in table:
         changes["profile"] = _typed("hypervisor.profile", table["profile"], str)
-    if "pv_time" in table:
-        changes["pv_time"] = _typed("hypervisor.pv_time", table["pv_time"], bool)
+    for key in ("pv_time", "sched_info"):
+        if key in table:
+            changes[key] = _typed(f"hypervisor.{key}", table[key], bool)
     for key in ("pv_base", "firmware_bitmap"):
         if key in table:
             changes[key] = _typed(f"hypervisor.{key}", table[key], int)
@@ -380,9 +381,8 @@ def _hypervisor(table: Mapping[str, Any]) -> HypervisorConfig:
         if key in table:
             changes[key] = tuple(_typed(f"hypervisor.{key}", one, int) for one in _typed(f"hypervisor.{key}", table[key], list))
     if "faults" in table:
-        changes["faults"] = tuple(
-            _typed("hypervisor.faults", one, str) for one in _typed("hypervisor.faults", table["faults"], list)
-        )
+        names = [_typed("hypervisor.faults", one, str) for one in _typed("hypervisor.faults", table["faults"], list)]
+        changes["faults"] = tuple(str(folder / name) if ".py:" in name else name for name in names)
     return HypervisorConfig(**changes)
 
 
