@@ -3,12 +3,17 @@
 //   STAT BEGIN <cntvct>      counter before reading
 //   cpu ... / cpu0 ...       the lines of /proc/stat
 //   STAT END <cntvct>        counter after reading, before printing
+//
+// The kernel's command line (`tracekit record --append`) may say:
+//   tracekit.readings=N      intervals between readings (5)
+//   tracekit.interval=N      their length in ms (100)
+//   tracekit.mode=hotplug    afterwards each secondary CPU goes down and up through /sys, with readings before, between and after
 typedef unsigned long u64;
 typedef long s64;
 enum { SYS_MOUNT = 40, SYS_OPENAT = 56, SYS_CLOSE = 57, SYS_READ = 63, SYS_WRITE = 64, SYS_NANOSLEEP = 101,
        SYS_SETAFFINITY = 122, SYS_REBOOT = 142, SYS_CLONE = 220 };
 #define READINGS 5
-#define INTERVAL_NS 100000000l
+#define INTERVAL_MS 100
 
 static s64 call(s64 n, s64 a, s64 b, s64 c, s64 d, s64 e) {
   register s64 x8 __asm__("x8") = n, x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c, x3 __asm__("x3") = d,
@@ -35,11 +40,32 @@ static char *decimal(char *to, u64 value) {
   return to;
 }
 static char text[8192], line[128];
-static s64 read_stat(void) {
-  s64 fd = call(SYS_OPENAT, -100, (s64) "/proc/stat", 0, 0, 0);
+static s64 read_file(const char *name) { // into text, which ends with 0
+  s64 fd = call(SYS_OPENAT, -100, (s64)name, 0, 0, 0);
   s64 n = call(SYS_READ, fd, (s64)text, sizeof text - 1, 0, 0);
   call(SYS_CLOSE, fd, 0, 0, 0, 0);
+  text[n < 0 ? 0 : n] = 0;
   return n;
+}
+static s64 write_file(const char *name, const char *content) { // the error is that of the write
+  s64 fd = call(SYS_OPENAT, -100, (s64)name, 1, 0, 0);
+  s64 n = call(SYS_WRITE, fd, (s64)content, (s64)length(content), 0, 0);
+  call(SYS_CLOSE, fd, 0, 0, 0, 0);
+  return n;
+}
+static const char *option(const char *name) { // behind `name` in text; 0 where it is not
+  for (const char *at = text; *at; at++) {
+    u64 n = 0;
+    while (name[n] && at[n] == name[n]) n++;
+    if (!name[n]) return at + n;
+  }
+  return 0;
+}
+static s64 number(const char *digits, s64 otherwise) {
+  if (!digits || *digits < '0' || *digits > '9') return otherwise;
+  s64 value = 0;
+  while (*digits >= '0' && *digits <= '9' && value < 1000000) value = value * 10 + *digits++ - '0';
+  return value;
 }
 static void mark(const char *what, u64 value) {
   char *p = line;
@@ -61,7 +87,7 @@ static int cpus_of(s64 n, s64 *end) { // the lines that begin with "cpu"; *end: 
 }
 static void show_stat(void) {
   u64 before = counter();
-  s64 n = read_stat(), end;
+  s64 n = read_file("/proc/stat"), end;
   u64 after = counter();
   cpus_of(n, &end);
   text[end] = 0;
@@ -69,35 +95,50 @@ static void show_stat(void) {
   print(text);
   mark("STAT END ", after);
 }
-static void burn(void) {
+static void burn(int cpu, int returns) { // returns: goes back to its CPU when that is there again
+  u64 mask[2] = {1ul << cpu, 0};
   u64 x = 1;
   for (u64 i = 0;; i++) {
+    if (i == 0 || (returns && !(i & 0xfffff))) call(SYS_SETAFFINITY, 0, sizeof mask, (s64)mask, 0, 0);
     x = x * 3 + i;
     __asm__ volatile("" : "+r"(x)); // the compiler must not leave it out
   }
 }
-static void nap(s64 ns) {
-  s64 time[2] = {0, ns};
+static void nap(s64 ms) {
+  s64 time[2] = {ms / 1000, ms % 1000 * 1000000};
   call(SYS_NANOSLEEP, (s64)time, 0, 0, 0, 0);
+}
+static void switch_cpu(int cpu, const char *to) { // "0" or "1"
+  char name[] = "/sys/devices/system/cpu/cpu0/online";
+  name[27] = (char)('0' + cpu);
+  s64 done = write_file(name, to);
+  mark(*to == '0' ? "INIT: down: cpu" : "INIT: up: cpu", (u64)cpu);
+  if (done < 0) mark("INIT: refused, errno ", (u64)-done);
 }
 void _start(void) {
   call(SYS_MOUNT, (s64) "proc", (s64) "/proc", (s64) "proc", 0, 0);
   call(SYS_MOUNT, (s64) "sysfs", (s64) "/sys", (s64) "sysfs", 0, 0);
   print("INIT: hello from user space\n");
+  read_file("/proc/cmdline");
+  s64 readings = number(option("tracekit.readings="), READINGS), interval = number(option("tracekit.interval="), INTERVAL_MS);
+  int hotplug = option("tracekit.mode=hotplug") != 0;
   s64 end;
-  int cpus = cpus_of(read_stat(), &end);
-  for (int cpu = 0; cpu < cpus; cpu++) {
-    if (call(SYS_CLONE, 17, 0, 0, 0, 0) == 0) {
-      u64 mask[2] = {1ul << cpu, 0};
-      call(SYS_SETAFFINITY, 0, sizeof mask, (s64)mask, 0, 0);
-      burn();
-    }
-  }
-  for (int i = 0; i < READINGS; i++) {
+  int cpus = cpus_of(read_file("/proc/stat"), &end);
+  for (int cpu = 0; cpu < cpus; cpu++)
+    if (call(SYS_CLONE, 17, 0, 0, 0, 0) == 0) burn(cpu, hotplug);
+  for (s64 i = 0; i < readings; i++) {
     show_stat();
-    nap(INTERVAL_NS);
+    nap(interval);
   }
   show_stat();
+  for (int cpu = 1; hotplug && cpu < cpus; cpu++) {
+    switch_cpu(cpu, "0");
+    show_stat();
+    nap(interval);
+    switch_cpu(cpu, "1");
+    nap(interval);
+    show_stat();
+  }
   print("INIT: power off\n");
   call(SYS_REBOOT, (s64)0xfee1dead, 672274793, 0x4321fedc, 0, 0);
   for (;;) {}

@@ -1,6 +1,7 @@
 """Fetch Debian's kernel, build the initramfs and record the boot: python samples/linux/record.py OUT.tkt [tracekit record options].
 
 For example: python samples/linux/record.py boot.tkt --vcpus 2 --neighbour 50%
+or: python samples/linux/record.py hotplug.tkt --scenario samples/scenarios/linux_hotplug.toml
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         initrd = Path(folder) / "initramfs.cpio"
         initrd.write_bytes(initramfs((HERE / "init").read_bytes()))
-        command = [sys.executable, "-m", "tracekit.cli", "record", str(kernel), "--initrd", str(initrd), "--max-vtime", "30s"]
+        command = [sys.executable, "-m", "tracekit.cli", "record", str(kernel), "--initrd", str(initrd)]
+        if "--scenario" not in arguments:
+            command += ["--max-vtime", "30s"]
         return subprocess.run([*command, "-o", arguments[0], *arguments[1:]]).returncode
 
 
