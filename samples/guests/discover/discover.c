@@ -91,8 +91,8 @@ int main(void) {
   print(word(smccc_conduit()));
   print("\n");
   offered = has_steal_clock(tell);
-  u32 count = start_vcpus(VCPUS_MAX);
   retrieve(0);
+  u32 count = start_vcpus(VCPUS_MAX);
   for (u32 vcpu = 0; vcpu < count; vcpu++) {
     while (!done[vcpu]) spend(100);
     barrier();
