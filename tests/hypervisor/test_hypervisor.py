@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from tracekit.hypervisor import Hypervisor
 from tracekit.hypervisor.attributes import KVM_CAP_STEAL_TIME, UNSET, UserPointer
 from tracekit.hypervisor.config import HypervisorConfig
 from tracekit.hypervisor.effects import PowerOff, PowerOn, Standby, SystemOff, SystemReset
-from tracekit.hypervisor.fault import chain
+from tracekit.hypervisor.fault import Fault, NoFault, Store, chain
 from tracekit.hypervisor.guest_access import GuestAccess
 from tracekit.hypervisor.profile import PROFILES
 from tracekit.hypervisor.pvtime import PvEvent, PvTime
@@ -58,7 +58,7 @@ class NoMoments:
 class Machine:
     """A hypervisor over fake memory and a fake run_delay."""
 
-    def __init__(self, pv_time: bool = True, vcpus: int = 2, **config_keys: Any) -> None:
+    def __init__(self, pv_time: bool = True, vcpus: int = 2, faults: Sequence[Fault] = (), **config_keys: Any) -> None:
         self.memory = Memory()
         self.delay = [0] * vcpus
         self.events: list[PvEvent] = []
@@ -72,6 +72,7 @@ class Machine:
             self.events.append,
             lambda v: v in self.online,
             NoMoments(),
+            faults,
         )
         self.hypervisor.slots.add(BASE, 0x10000)
         for vcpu, base in enumerate(self.hypervisor.wanted_bases()):
@@ -288,7 +289,33 @@ PROFILE_ROWS = [
     ("kvm-5.10", 0x8000_3FFF, 0, True, NO),
     ("kvm", 0x8000_8000, 0, True, 0),
     ("kvm", 0x8000_7FFF, 0, True, 0),
+    ("kvm-5.5", 0x8000_8000, 0, True, 0),
+    ("kvm-5.5", ARCH, 0x8000_7FFF, True, NO - 1),
+    ("kvm-5.5", FEATURES, FEATURES, False, 0),  # bug 8
+    ("kvm-5.5", ST, 0, False, NO),
+    ("kvm-5.5", FEATURES, 0xC500_0022, False, NO),
+    ("kvm-5.10", FEATURES, FEATURES, False, NO),
+    ("kvm-6.4", ARCH, FEATURES, False, 0),
+    *((profile, ARCH, asked, True, NO) for profile in ("kvm-5.5", "kvm-5.10", "kvm-6.4") for asked in (0x8000_0000, ARCH)),
+    *((profile, ARCH, ST, True, NO) for profile in PROFILES),
+    *((profile, 0x8500_0021, 0, True, NO) for profile in PROFILES),
+    *((profile, 0xC500_0022, 0, True, NO) for profile in PROFILES),
 ]
+
+
+@pytest.mark.parametrize(
+    ("profile", "immediate", "function", "x0"),
+    [
+        ("kvm-5.10", 0, ST, NO),  # refused: X0 = -1 and a step over it
+        ("kvm-6.4", 0, ST, BASE),
+        ("kvm-6.4", 7, ST, NO),
+        ("kvm", 0, 0x8400_0000, 0x10001),
+        ("kvm", 0, 0x8000_8000, NO),  # the workarounds are answered in the HVC vector only
+    ],
+)
+def test_smc_by_profile(profile: str, immediate: int, function: int, x0: int) -> None:
+    """Section 1.10; an SMC of kvm-5.5 never gets here: the board injects the exception (machine tests)."""
+    assert Machine(profile=profile).call(function, conduit="smc", immediate=immediate) == (x0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(("profile", "function", "x1", "pv_time", "x0"), PROFILE_ROWS)
@@ -341,6 +368,75 @@ def test_the_attribute_interface() -> None:
     assert attributes.set(0, UserPointer(BASE | 1)) == -22  # checked before EEXIST
     assert attributes.get(0, user) == 0
     assert user.value == BASE
+
+
+def test_an_address_survives_a_reset() -> None:
+    """There is no unset; vCPU reset and re-initialisation keep it (3.10)."""
+    machine = Machine()
+    machine.hypervisor.told("reset", None, None)
+    machine.hypervisor.told("reset", 0, None)
+    user = UserPointer()
+    assert machine.hypervisor.attributes.get(0, user) == 0
+    assert user.value == BASE
+    assert machine.hypervisor.attributes.set(0, UserPointer(BASE + 128)) == -17
+
+
+@pytest.mark.parametrize(
+    ("profile", "has", "capability", "features"), [("kvm-5.5", 0, 0, 0), ("kvm-5.10", -6, 0, NO), ("kvm", None, None, None)]
+)
+def test_without_accounting(profile: str, has: int | None, capability: int | None, features: int | None) -> None:
+    """Bug 11: before the fix stolen time is offered and stays 0; then every attribute is ENXIO; since v5.14 it cannot be."""
+    if has is None:
+        with pytest.raises(InputError, match="always accounts"):
+            Machine(profile=profile, sched_info=False)
+        return
+    machine = Machine(pv_time=False, profile=profile, sched_info=False)
+    attributes = machine.hypervisor.attributes
+    assert attributes.has(0) == attributes.set(0, UserPointer(BASE)) == has
+    assert attributes.get(0, UserPointer()) == has
+    assert attributes.capability(KVM_CAP_STEAL_TIME) == capability
+    assert machine.call(FEATURES, ST)[0] == features
+    machine.delay[0] = 5
+    assert machine.hypervisor.clock_ns(0, "wait") == 0
+
+
+@pytest.mark.parametrize(("profile", "known"), [("kvm-5.5", 0), ("kvm-5.10", 1), ("kvm-6.4", 1), ("kvm", 1)])
+def test_the_capability(profile: str, known: int) -> None:
+    """KVM_CAP_STEAL_TIME came with v5.10; where it is known it agrees with HAS (3.11)."""
+    attributes = Machine(profile=profile).hypervisor.attributes
+    assert attributes.has(0) == 0
+    assert attributes.capability(KVM_CAP_STEAL_TIME) == known
+
+
+class RoundsDown(Fault):
+    """To tens."""
+
+    def value_ns(self, vcpu: int, base_ns: int, delta_ns: int) -> int:
+        return base_ns + delta_ns // 10 * 10
+
+
+class Halves(Fault):
+    """Two stores of four bytes."""
+
+    def stores(self, vcpu: int, ipa: int, value: int) -> Iterable[Store]:
+        return [(ipa, 4, value & 0xFFFF_FFFF), (ipa + 4, 4, value >> 32)]
+
+
+class Twice(Fault):
+    """Publishes what the others make of it, and once more."""
+
+    def publish(self, vcpu: int, default: Callable[[], None]) -> None:
+        default()
+        self.kit.publish(vcpu, self.kit.read(self.kit.base(vcpu) or 0, 8) + 77)
+
+
+def test_faultsact_in_their_order() -> None:
+    """Each on what the one before has made; a policy around them all."""
+    machine = Machine(faults=(RoundsDown(), Halves(), NoFault(), Twice()))
+    machine.call(ST)
+    machine.delay[0] = 15
+    machine.hypervisor.publish(0)
+    assert machine.memory.stores[-3:] == [(BASE + 8, 4, 10, "pvtime"), (BASE + 12, 4, 0, "pvtime"), (BASE + 8, 8, 77, "pvtime")]
 
 
 def test_slots_are_objects() -> None:
