@@ -2,117 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pytest
+from host.scripted import play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracekit.formats.errors import InputError
 from tracekit.host.config import Directive, HostConfig, Neighbour
 from tracekit.host.simulation import Alarm, Deadlock, Enter, Host, Transition
-
-AFTER = {
-    "online": "wait", "offline": "block", "run": "run", "preempt": "wait", "block": "block", "wake": "wait", "yield": "wait",
-    "pause": "block", "resume": "wait",
-}  # fmt: skip
-
-
-@dataclass
-class Script:
-    """What a vCPU's guest does: ("run", ns) and ("sleep", ns), again and again."""
-
-    steps: list[tuple[str, int]]
-    index: int = 0
-    left: int = 0
-
-
-@dataclass
-class Driver:
-    """Plays the guests against a Host until a time."""
-
-    host: Host
-    scripts: list[Script]
-    rows: list[Transition]
-    entered: list[Enter] = field(default_factory=list)
-    delays: list[tuple[int, int]] = field(default_factory=list)
-
-    def run(self, until_ns: int) -> None:
-        self.host.start()
-        for vcpu in range(1, len(self.scripts)):
-            self.host.online(vcpu, 0, "power_on")
-        while True:
-            step = self.host.next()
-            if isinstance(step, Deadlock):
-                return
-            if isinstance(step, Alarm):
-                if step.at_ns >= until_ns:
-                    return
-                self.host.wake(int(str(step.token)[2:]), step.at_ns, "timer")
-                continue
-            if step.now_ns >= until_ns:
-                return
-            self._enter(step)
-
-    def _enter(self, step: Enter) -> None:
-        self.entered.append(step)
-        if step.loaded:
-            self.delays.append((step.vcpu, self.host.run_delay_ns(step.vcpu)))
-        script = self.scripts[step.vcpu]
-        kind, length = script.steps[script.index % len(script.steps)]
-        if script.left == 0:
-            script.left = length
-        ran = min(script.left, step.horizon_ns - step.now_ns)
-        script.left -= ran
-        now = step.now_ns + ran
-        if script.left:
-            self.host.ran(step.vcpu, now)
-            return
-        script.index += 1
-        if kind == "sleep":
-            self.host.block(step.vcpu, now, "wfi")
-            self.host.call_at(now + length, f"w:{step.vcpu}", vcpu=step.vcpu)
-        else:
-            self.host.ran(step.vcpu, now)
-
-
-def play(config: HostConfig, scripts: list[list[tuple[str, int]]], until_ns: int, seed: int = 0) -> Driver:
-    """A finished run."""
-    rows: list[Transition] = []
-    driver = Driver(Host(config, len(scripts), seed, rows.append), [Script(list(one)) for one in scripts], rows)
-    driver.run(until_ns)
-    return driver
-
-
-def waits(rows: list[Transition]) -> dict[int, list[tuple[int, int]]]:
-    """WAIT pieces of each thread, recomputed from the rows alone; asserts that every change is legal."""
-    state: dict[int, tuple[str, int]] = {}
-    out: dict[int, list[tuple[int, int]]] = {}
-    on: dict[int, int] = {}
-    thread_time: dict[int, int] = {}
-    pcpu_time: dict[int, int] = {}
-    for row in rows:
-        assert row.vtime_ns >= thread_time.get(row.thread, 0), row
-        assert row.pcpu is None or row.vtime_ns >= pcpu_time.get(row.pcpu, 0), row
-        thread_time[row.thread] = row.vtime_ns
-        if row.pcpu is not None:
-            pcpu_time[row.pcpu] = row.vtime_ns
-        before, since = state.get(row.thread, ("none", 0))
-        if before == "wait":
-            out.setdefault(row.thread, []).append((since, row.vtime_ns))
-        if row.event in AFTER:
-            after = AFTER[row.event]
-            if before == "run":
-                on = {pcpu: thread for pcpu, thread in on.items() if thread != row.thread}
-            if after == "run":
-                assert before == "wait" and row.pcpu is not None and row.pcpu not in on, row
-                on[row.pcpu] = row.thread
-            state[row.thread] = (after, row.vtime_ns)
-        else:
-            assert row.event == "migrate" and before != "run", row
-            state[row.thread] = (before, row.vtime_ns)
-    return out
-
 
 POLICIES = ("round-robin", "fair", "chaos")
 STEP = st.tuples(st.sampled_from(["run", "run", "sleep"]), st.integers(20_000, 5_000_000))
@@ -134,10 +31,8 @@ def test_every_schedule_is_sound(
     neighbours = tuple(Neighbour(f"n{i}", duty * 10_000, 3_000_000) for i, duty in enumerate(duties))
     config = HostConfig(pcpus=pcpus, policy=policy, neighbours=neighbours, wakeup_latency_ns=latency)
     driver = play(config, scripts, 40_000_000, seed)
-    pieces = waits(driver.rows)
     for vcpu in range(len(scripts)):
-        total = sum(end - begin for begin, end in pieces.get(vcpu, []))
-        assert driver.host.run_delay_ns(vcpu) in (total, *(total - (e - b) for b, e in pieces.get(vcpu, [])[-1:]))
+        assert driver.host.run_delay_ns(vcpu) == driver.meter.wait_ns(vcpu)
     for one in driver.entered:
         assert one.now_ns < one.horizon_ns
     assert play(config, scripts, 40_000_000, seed).rows == driver.rows
@@ -147,7 +42,7 @@ def test_golden_a_preempted() -> None:
     """A neighbour takes the pCPU from 4 to 7 ms: the vCPU waits 3 ms."""
     config = HostConfig(slice_ns=4_000_000, neighbours=(Neighbour("n", 300_000, 10_000_000),))
     driver = play(config, [[("run", 100_000_000)]], 9_000_000)
-    assert next(piece for piece in waits(driver.rows)[0] if piece[0] != piece[1]) == (4_000_000, 7_000_000)
+    assert driver.meter.pieces[0][0] == (4_000_000, 7_000_000)
     assert (0, 3_000_000) in driver.delays
 
 
@@ -184,8 +79,7 @@ def test_golden_d_migrated_while_waiting() -> None:
     driver = play(config, [[("run", 100_000_000)]], 12_000_000)
     moves = [row for row in driver.rows if row.event == "migrate"]
     assert [(row.vtime_ns, row.from_pcpu, row.pcpu) for row in moves] == [(5_000_000, 0, 1)]
-    pieces = [piece for piece in waits(driver.rows)[0] if piece[0] != piece[1]]
-    assert pieces[:2] == [(4_000_000, 5_000_000), (5_000_000, 7_000_000)]
+    assert driver.meter.pieces[0][:2] == [(4_000_000, 5_000_000), (5_000_000, 7_000_000)]
     assert (0, 3_000_000) in driver.delays
 
 
@@ -254,7 +148,7 @@ def test_chaos_differs_by_seed() -> None:
     runs = [play(config, [[("run", 10**9)], [("run", 10**9)]], 200_000_000, seed) for seed in range(3)]
     assert len({tuple(run.rows) for run in runs}) == 3
     for run in runs:
-        assert max(end - begin for pieces in waits(run.rows).values() for begin, end in pieces) < 200_000_000
+        assert max(end - begin for pieces in run.meter.pieces.values() for begin, end in pieces) < 200_000_000
         assert len({enter.vcpu for enter in run.entered}) == 2
 
 

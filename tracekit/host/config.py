@@ -61,8 +61,9 @@ class Directive:
     The host itself does: pause, resume; migrate to `pcpu`; yield; vmm (the VMM works for `duration_ns` on the vCPU's thread); stall (a
     stage-2 fault takes `duration_ns`); suspend (the whole host, for `duration_ns`); thread_change (KVM_RUN goes on in another thread, whose
     run_delay is `value` ns); clock_skew (the run-queue clock of `pcpu` is off by `value` ns, which may be negative, from then on).
-    The others are the session's: slot_add (`ipa`, `size`, `readonly`), slot_delete and slot_readonly (`ipa`), snapshot, restore (`value`: of
-    which snapshot, none: live migration; `duration_ns`: downtime, as snapshot and reset have one too; `pre_run_ns`: what a new thread waits before its first KVM_RUN), reset, kexec.
+    The others are the session's: slot_add (`ipa`, `size`, `readonly`), slot_delete and slot_readonly (`ipa`); snapshot, restore (`value`: of
+    which snapshot, none: live migration; `pre_run_ns`: what a new thread waits before its first KVM_RUN) and reset, each with `duration_ns`
+    of downtime; kexec.
     """
 
     at_ns: int
@@ -108,8 +109,8 @@ _KEYS = {"vcpu": "vcpu", "pcpu": "pcpu", "duration_ns": "duration", "value": "va
 
 @dataclass(frozen=True, slots=True)
 class HostConfig:
-    """Times in ns. quantum_ns: how far one physical CPU may run ahead of another that also runs a vCPU. halt_poll_ns: how long a thread polls
-    before a WFI lets it sleep (0: not at all). quota_ns per quota_period_ns: what each vCPU's thread may run (0: no limit). clock_skew_ns:
+    """Times in ns. quantum_ns: how far one physical CPU may run ahead of another that also runs a vCPU. halt_poll_ns: how long a thread
+    polls before a WFI lets it sleep (0: not at all). quota_ns per quota_period_ns: what each vCPU's thread may run (0: no limit). clock_skew_ns:
     offset of each pCPU's run-queue clock. yields_on_wfe: a WFE yields, as KVM's trapped WFE does."""
 
     pcpus: int = 1
@@ -129,6 +130,8 @@ class HostConfig:
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise InputError(f"host.policy = {self.policy!r}: must be one of {', '.join(POLICIES)}")
+        if (self.quota_ns or self.quota_period_ns) and (self.quota_ns < 10_000 or self.quota_period_ns < 100_000):
+            raise InputError("host.quota, host.quota_period: at least 10us in a period of at least 100us; both 0 for no limit")
         for key, value, lowest, highest in (
             ("pcpus", self.pcpus, 1, PCPUS_MAX),
             ("slice", self.slice_ns, 1_000, 10**10),
@@ -142,8 +145,6 @@ class HostConfig:
         ):
             if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
                 raise InputError(f"host.{key} = {value!r}: must be from {lowest} to {highest}")
-        if (self.quota_ns or self.quota_period_ns) and (self.quota_ns < 10_000 or self.quota_period_ns < 100_000):
-            raise InputError("host.quota, host.quota_period: at least 10us in a period of at least 100us; both 0 for no limit")
         if len(self.clock_skew_ns) > self.pcpus or any(abs(one) > SKEW_NS_MAX for one in self.clock_skew_ns):
             raise InputError(f"host.clock_skew: at most one offset for each of the {self.pcpus} pCPUs, up to 1000 s each")
         for neighbour in self.neighbours:

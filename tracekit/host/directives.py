@@ -70,7 +70,7 @@ class Director:
         """Stopped, not stolen from: the thread is BLOCK until it is resumed (pvtime.md 3.13). A poll is over."""
         stands = thread.is_paused
         if by_session:
-            thread.is_paused_by_session = True
+            thread.session_pauses += 1
         else:
             thread.is_paused_by_directive = True
         if stands:
@@ -89,7 +89,7 @@ class Director:
         """Runnable again, once nobody else keeps it paused; one that was asleep falls asleep again at once."""
         stood = thread.is_paused
         if by_session:
-            thread.is_paused_by_session = False
+            thread.session_pauses = max(0, thread.session_pauses - 1)
         else:
             thread.is_paused_by_directive = False
         if not stood or thread.is_paused:

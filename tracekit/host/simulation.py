@@ -152,13 +152,13 @@ class Host:
     # --- snapshot, restore, reset ----------------------------------------------------------------------------------------------------
 
     def pause_all(self, now_ns: int) -> int:
-        """Pause every vCPU that is not paused; gives the time when all stand still."""
+        """Pause every vCPU, once more if it is paused already; gives the time when all stand still."""
         for thread in self._vcpus:
             self._director.pause(thread, now_ns, by_session=True)
         return max([now_ns, *(thread.since_ns for thread in self._vcpus)])
 
     def resume_all(self, now_ns: int) -> None:
-        """Resume those that pause_all() paused, except whom a directive paused meanwhile or before."""
+        """Undo one pause_all(): whom nothing else keeps paused is resumed."""
         for thread in self._vcpus:
             self._director.resume(thread, max(now_ns, thread.since_ns), by_session=True)
 

@@ -66,7 +66,7 @@ class Thread:
     stall_ns: int = 0  # a fault that its guest code will meet
     stall_end: Event | None = None  # it meets one
     is_paused_by_directive: bool = False
-    is_paused_by_session: bool = False
+    session_pauses: int = 0  # how often the session paused it and did not resume it yet
 
     @property
     def is_pinned(self) -> bool:
@@ -76,7 +76,7 @@ class Thread:
     @property
     def is_paused(self) -> bool:
         """Whether it stands still until somebody resumes it."""
-        return self.is_paused_by_directive or self.is_paused_by_session
+        return self.is_paused_by_directive or self.session_pauses > 0
 
     @property
     def is_stalled(self) -> bool:
