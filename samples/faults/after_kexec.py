@@ -34,4 +34,5 @@ class AfterKexec(Fault):
         for other in sorted(self._forgotten):
             base = self.kit.base(other)
             if base is not None:
+                self.kit.acts(vcpu)
                 self.kit.store(base + 8, 8, self.kit.clock_ns(other, "wait"))

@@ -6,7 +6,7 @@ from tracekit.hypervisor.fault import Fault
 
 
 class FirmwareWrites(Fault):
-    """Now and then the field grows by a millisecond while the guest runs; the next update takes that as its base. Told as a host store of cause `fault`."""
+    """Now and then the field grows by 10 us while the guest runs; the next update takes that as its base. Told as a host store of cause `fault`."""
 
     name = "firmware-writes"
     models = "hazard 8.1d: firmware writes the field and makes a new base (docs/pvtime.md 2.6)"
@@ -22,7 +22,8 @@ class FirmwareWrites(Fault):
             self.kit.call_at(vcpu, self.kit.now_ns() + 20_000)
 
     def due(self, vcpu: int) -> None:
-        """A millisecond more."""
+        """Ten microseconds more."""
         base = self.kit.base(vcpu)
         if base is not None:
-            self.kit.store(base + 8, 8, self.kit.read(base + 8, 8) + 1_000_000)
+            self.kit.acts(vcpu)
+            self.kit.store(base + 8, 8, self.kit.read(base + 8, 8) + 10_000)

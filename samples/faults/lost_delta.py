@@ -23,4 +23,7 @@ class LostDelta(Fault):
     def stores(self, vcpu: int, ipa: int, value: int) -> Iterable[Store]:
         """None, every third time."""
         self._count += 1
-        return [(ipa, 8, value)] if self._count % 3 else []
+        if self._count % 3 == 0:
+            self.kit.acts(vcpu)
+            return []
+        return [(ipa, 8, value)]

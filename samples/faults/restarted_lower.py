@@ -28,5 +28,6 @@ class RestartedLower(Fault):
         """Half, and what was waited since."""
         if vcpu in self._moved:
             self._moved.remove(vcpu)
+            self.kit.acts(vcpu)
             base_ns //= 2
         return base_ns + delta_ns

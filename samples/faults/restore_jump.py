@@ -19,6 +19,7 @@ class RestoreJump(Fault):
     def told(self, kind: str, vcpu: int | None, value: int | None) -> None:
         """The new thread has waited longer than it has."""
         if kind == "restore" and vcpu is not None:
+            self.kit.acts(vcpu)
             self._extra_ns[vcpu] = self._extra_ns.get(vcpu, 0) + 2_000_000_000
 
     def run_delay_ns(self, vcpu: int, ns: int) -> int:

@@ -21,4 +21,7 @@ class SlotAway(Fault):
         self._entries += 1
         if self._entries == 4:
             self._back_ns = self.kit.now_ns() + 5_000_000
-        return self.kit.now_ns() >= self._back_ns
+        if self.kit.now_ns() < self._back_ns:
+            self.kit.acts(vcpu)
+            return False
+        return True

@@ -25,5 +25,6 @@ class ZeroedOnline(Fault):
         """From 0."""
         if vcpu in self._powered_on:
             self._powered_on.remove(vcpu)
+            self.kit.acts(vcpu)
             return delta_ns
         return base_ns + delta_ns

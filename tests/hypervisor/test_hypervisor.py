@@ -54,6 +54,9 @@ class NoMoments:
     def call_at(self, vcpu: int, at_ns: int) -> None:
         raise AssertionError("nobody may ask")
 
+    def acts(self, fault_index: int, vcpu: int) -> None:
+        raise AssertionError("nobody may tell")
+
 
 class Machine:
     """A hypervisor over fake memory and a fake run_delay."""
@@ -175,6 +178,29 @@ def test_enabling_zeroes_the_structure() -> None:
     machine.hypervisor.publish(1)
     assert machine.memory.read(BASE + 72, 8) == 0
     assert [event.event for event in machine.events] == ["enable", "publish", "enable", "publish"]
+
+
+def test_updates_begin_with_the_address() -> None:
+    """Before the guest asks for stolen time the field is kept up to date already; PV_TIME_ST starts it anew (3.8)."""
+    machine = Machine()
+    machine.memory.store(BASE + 8, 8, 0, "boot")
+    machine.delay[0] = 7
+    machine.hypervisor.publish(0)
+    assert machine.memory.read(BASE + 8, 8) == 7
+    machine.call(ST)
+    assert machine.memory.read(BASE + 8, 8) == 0
+    assert (BASE + 8) >> 12 in machine.hypervisor.slots.dirty
+
+
+@pytest.mark.parametrize(("profile", "expected"), [("kvm-5.5", 5), ("kvm-5.10", 1005), ("kvm-6.4", 1005), ("kvm", 1005)])
+def test_what_the_guest_stores_is_the_new_base(profile: str, expected: int) -> None:
+    """From v5.10 on KVM reads the field back for each update; before, its own total goes over it (2.6, 8.1 d)."""
+    machine = Machine(profile=profile)
+    machine.call(ST)
+    machine.memory.store(BASE + 8, 8, 1000, "guest")
+    machine.delay[0] = 5
+    machine.hypervisor.publish(0)
+    assert machine.memory.read(BASE + 8, 8) == expected
 
 
 def test_a_failed_read_keeps_the_delta() -> None:

@@ -94,6 +94,16 @@ def test_every_fault_acts_and_replays(tmp_path: Path, name: str) -> None:
     assert replayed(tmp_path / "wrong.tkt").is_identical
 
 
+def test_a_fault_says_where_it_acts(tmp_path: Path) -> None:
+    """A `fault` row names it by its number in the manifest; here it stands where the update does not."""
+    record(with_faults(acting("skipped-update"), "wrong-unit", "skipped-update"), tmp_path / "a.tkt")
+    named = Trace.open(tmp_path / "a.tkt").manifest["scenario"]["hypervisor"]["faults"]
+    told = [row for row in rows(tmp_path / "a.tkt", "directives") if row["kind"] == "fault"]
+    assert len(told) > 2 and {named[row["value"]]["name"] for row in told} == {"skipped-update"}
+    published = {row["position"] for row in rows(tmp_path / "a.tkt", "pvtime") if row["event"] == "publish"}
+    assert not published & {row["position"] for row in told}
+
+
 def test_a_policy_of_ones_own(tmp_path: Path) -> None:
     """It decides alone what is published and when; the trace replays after its file is gone."""
     file = tmp_path / "mine.py"

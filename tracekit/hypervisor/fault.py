@@ -58,6 +58,9 @@ class Kit(Protocol):
     def call_at(self, vcpu: int, at_ns: int) -> None:
         """Have `due(vcpu)` called at this time, or at the vCPU's own time if that is later and it runs."""
 
+    def acts(self, vcpu: int) -> None:
+        """Leave a row in the trace (`directives`, kind fault): here the fault acts on this vCPU."""
+
 
 class Fault:
     """Derive from this and override what shall differ; the methods here change nothing. Times in ns.

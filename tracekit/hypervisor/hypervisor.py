@@ -12,7 +12,7 @@ from tracekit.hypervisor.guest_access import GuestAccess
 from tracekit.hypervisor.kit import FaultKit, Moments
 from tracekit.hypervisor.profile import PROFILES
 from tracekit.hypervisor.psci import Psci
-from tracekit.hypervisor.pvtime import PvEvent, PvTime, PvTimeState
+from tracekit.hypervisor.pvtime import PvEvent, PvTime
 from tracekit.hypervisor.slots import BackingMemory, MemorySlots
 from tracekit.hypervisor.smccc import Hypercall, Outcome, result
 
@@ -44,9 +44,8 @@ class Hypervisor:
         self.pvtime = PvTime(self.profile, vcpu_count, access, self.clock_ns, observe, config.publication, self.faults)
         is_offered = config.sched_info or not self.profile.knows_sched_info
         self.attributes = VcpuAttributes(self.pvtime, self.slots, is_offered, self.profile.has_capability)
-        kit = FaultKit(self.pvtime, memory, self.clock_ns, moments, vcpu_count)
-        for fault in self.faults:
-            fault.kit = kit
+        for index, fault in enumerate(self.faults):
+            fault.kit = FaultKit(self.pvtime, memory, self.clock_ns, moments, vcpu_count, index)
 
     def clock_ns(self, vcpu: int, which: str) -> int:
         """The host's clocks as its kernel accounts them: without sched_info no wait is ever counted (docs/pvtime.md 3.1)."""
@@ -146,14 +145,6 @@ class Hypervisor:
     def name(function_id: int) -> str | None:
         """The function's name, None if it has none here."""
         return smccc.NAMES.get(function_id)
-
-    def save(self) -> PvTimeState:
-        """What must survive a snapshot beside guest memory."""
-        return self.pvtime.save()
-
-    def restore(self, state: PvTimeState) -> None:
-        """Continue from a snapshot."""
-        self.pvtime.restore(state)
 
 
 def placements(config: HypervisorConfig, vcpu_count: int, faults: Sequence[Fault]) -> tuple[tuple[int, ...], ...]:

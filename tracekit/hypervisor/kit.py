@@ -10,21 +10,31 @@ from tracekit.hypervisor.slots import BackingMemory
 
 
 class Moments(Protocol):
-    """The host's time (ns), as the session that runs knows it."""
+    """The host's time (ns) and the trace, as the session that runs knows them."""
 
     def now_ns(self) -> int: ...
     def call_at(self, vcpu: int, at_ns: int) -> None: ...
+    def acts(self, fault_index: int, vcpu: int) -> None: ...
 
 
 class FaultKit:
     """See fault.Kit."""
 
-    def __init__(self, pvtime: PvTime, memory: BackingMemory, clock_ns: Callable[[int, str], int], moments: Moments, count: int):
+    def __init__(
+        self,
+        pvtime: PvTime,
+        memory: BackingMemory,
+        clock_ns: Callable[[int, str], int],
+        moments: Moments,
+        vcpu_count: int,
+        index: int,
+    ) -> None:
         self._pvtime = pvtime
         self._memory = memory
         self.clock_ns = clock_ns
         self._moments = moments
-        self.vcpu_count = count
+        self.vcpu_count = vcpu_count
+        self._index = index
 
     def base(self, vcpu: int) -> int | None:
         """IPA of a vCPU's structure, None while unset."""
@@ -49,3 +59,7 @@ class FaultKit:
     def call_at(self, vcpu: int, at_ns: int) -> None:
         """Have due(vcpu) called then."""
         self._moments.call_at(vcpu, at_ns)
+
+    def acts(self, vcpu: int) -> None:
+        """A `fault` row of `directives`: here it is."""
+        self._moments.acts(self._index, vcpu)

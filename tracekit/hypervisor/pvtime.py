@@ -39,15 +39,6 @@ class PvEvent:
     attributes: int
 
 
-@dataclass(frozen=True, slots=True)
-class PvTimeState:
-    """What KVM keeps for each vCPU; the value itself travels in guest memory (docs/pvtime.md 3.12)."""
-
-    bases: tuple[int | None, ...]
-    last_steal_ns: tuple[int, ...]
-    totals_ns: tuple[int, ...]
-
-
 class PvTime:
     """One structure for each vCPU. clock_ns(vcpu, which): the host's clock `wait`, `yield`, `offline` or `suspend` of the thread."""
 
@@ -190,12 +181,3 @@ class PvTime:
         self._bases[vcpu] = None
         self._last_steal_ns[vcpu] = 0
         self._totals_ns[vcpu] = 0
-
-    def save(self) -> PvTimeState:
-        """The cursors as a plain value."""
-        return PvTimeState(tuple(self._bases), tuple(self._last_steal_ns), tuple(self._totals_ns))
-
-    def restore(self, state: PvTimeState) -> None:
-        """Continue with these cursors."""
-        self._bases, self._last_steal_ns = list(state.bases), list(state.last_steal_ns)
-        self._totals_ns = list(state.totals_ns)

@@ -316,6 +316,10 @@ class Recording:
         self._replan_wanted = True
         self.host.call_at(at_ns, _FaultAlarm(vcpu), vcpu=vcpu)
 
+    def acts(self, fault_index: int, vcpu: int) -> None:
+        """A fault says that it acts."""
+        self.board.emit("directives", vcpu, "fault", None, None, fault_index, None)
+
     def _is_online(self, vcpu: int) -> bool:
         return self.online[vcpu]
 
