@@ -176,7 +176,7 @@ class Driver:
         self.entered.append(step)
         assert step.now_ns < step.horizon_ns and self.host.is_running(step.vcpu) and not self.host.is_blocked(step.vcpu)
         assert self.meter.state[step.vcpu] == "run" and step.now_ns >= self.meter.last_ns[step.vcpu]
-        assert step.loaded or not step.resumes
+        assert not step.resumes or (step.loaded and step.now_ns >= self.meter.pcpu_last_ns[step.pcpu])
         if step.loaded:
             self.delays.append((step.vcpu, self.host.run_delay_ns(step.vcpu)))
         self._check_clocks(step.vcpu)

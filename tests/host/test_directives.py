@@ -207,6 +207,24 @@ def test_quota_is_not_saved_up() -> None:
     ]  # fmt: skip
 
 
+def test_what_ran_before_a_preemption_is_charged() -> None:
+    """4 of 5 ms before it; 1 after it; a wait is not charged."""
+    config = host(quota_ns=5_000 * US, quota_period_ns=50_000 * US, neighbours=(THREE,))
+    driver = play(config, [BUSY], 10_000 * US)
+    assert seen(driver)[1:4] == [("preempt", "slice", 4_000), ("run", "neighbour", 7_000), ("throttle", "quota", 8_000)]
+
+
+def test_a_throttling_ends_a_yield() -> None:
+    """What follows is not waited for the yield's sake."""
+    config = host(quota_ns=1_000 * US, quota_period_ns=5_000 * US, neighbours=(THREE,))
+    driver = play(config, [[("wfe", 1_000 * US), *BUSY]], 5_500 * US)
+    assert seen(driver)[1:] == [
+        ("yield", "wfe", 1_000), ("throttle", "quota", 1_000), ("unthrottle", "quota", 5_000), ("run", "quota", 5_000),
+        ("throttle", "quota", 6_000), ("unthrottle", "quota", 10_000), ("run", "quota", 10_000),
+    ]  # fmt: skip
+    assert driver.host.clock_ns(0, "yield") == 0 and driver.delays[1] == (0, 4_000 * US)
+
+
 def test_polling_and_the_vmm_use_the_quota() -> None:
     """They are the thread's own time."""
     config = host(at(4_000, "vmm", duration=2_000), quota_ns=3_000 * US, quota_period_ns=4_000 * US, halt_poll_ns=9_000 * US)
@@ -261,17 +279,18 @@ def test_suspend_keeps_the_order_of_what_it_postpones() -> None:
     """Twice, the second during the first's end."""
     meter = Meter()
     one = Host(host(at(1_000, "suspend", None, 5_000), at(1_500, "suspend", None, 1_000)), 1, 0, meter.row)
-    for token, when in (("c", 3_000), ("a", 2_000), ("d", 6_000), ("b", 2_000)):
-        one.call_at(when * US, token)
+    times = [5_900 - 100 * (index * 7 % 20) for index in range(20)]
+    for index, when in enumerate(times):
+        one.call_at(when * US, (when, index))
     one.start()
     alarms: list[tuple[object, int]] = []
-    while len(alarms) < 4:
+    while len(alarms) < 20:
         step = one.next()
         if isinstance(step, Enter):
             one.ran(0, step.horizon_ns)
         elif isinstance(step, Alarm):
             alarms.append((step.token, step.at_ns // US))
-    assert alarms == [("a", 7_000), ("b", 7_000), ("c", 7_000), ("d", 7_000)]
+    assert alarms == [((when, index), 7_000) for when, index in sorted((when, index) for index, when in enumerate(times))]
 
 
 def test_a_paused_vcpu_stays_paused_over_a_suspend() -> None:

@@ -67,7 +67,7 @@ class Director:
     # --- pause and resume ----------------------------------------------------------------------------------------------------------
 
     def pause(self, thread: Thread, now_ns: int, *, by_session: bool = False) -> None:
-        """Stopped, not stolen from: the thread is BLOCK until it is resumed (pvtime.md 3.13). A poll is over."""
+        """Stopped, not stolen from: the thread is BLOCK until it is resumed (pvtime.md 3.13). One that polled sleeps then."""
         stands = thread.is_paused
         if by_session:
             thread.session_pauses += 1
@@ -83,7 +83,6 @@ class Director:
                 self._scheduler.dequeue(thread, now_ns)
             at_ns = self._scheduler.row("pause", thread, now_ns, "directive")
             self._scheduler.change(thread, ThreadState.BLOCK, at_ns)
-        thread.poll_left_ns = 0
 
     def resume(self, thread: Thread, now_ns: int, *, by_session: bool = False) -> None:
         """Runnable again, once nobody else keeps it paused; one that was asleep falls asleep again at once."""

@@ -330,7 +330,11 @@ class Scheduler:
         return now_ns
 
     def halt(self, thread: Thread, now_ns: int, reason: str) -> None:
-        """The running vCPU waits for an interrupt: its thread polls first, if it may, then sleeps."""
+        """The running vCPU waits for an interrupt: its thread polls first, if it may, then sleeps.
+
+        As KVM's kvm_vcpu_halt(), but for one thing: KVM gives a poll up as soon as another task wants the pCPU; here the scheduler takes it away
+        (pvtime.md 5.4, preempted while polling).
+        """
         thread.sleeps = True
         if reason != "wfi" or not self._config.halt_poll_ns:
             self.leave(thread, now_ns, "block", reason)
