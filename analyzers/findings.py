@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -27,55 +27,53 @@ class Finding:
     found: str
     count: int
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its row's place in the trace's order."""
+        return self.position, self.sequence
+
     def command(self, trace: str) -> str:
         """What shows the row."""
         return f"tracekit dump {trace} {self.table} --from {self.position} --to {self.position + 1}"
 
     def as_json(self, trace: str) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "invariant": self.invariant, "table": self.table, "position": self.position, "sequence": self.sequence,
-            "vtime_ns": self.vtime_ns, "vcpu": self.vcpu, "expected": self.expected, "found": self.found, "count": self.count,
-            "command": self.command(trace),
-        }  # fmt: skip
+        """Plain values, and the command."""
+        return {**asdict(self), "command": self.command(trace)}
 
 
 class Tally:
-    """Counts what breaks each invariant and keeps the first row."""
+    """Counts what breaks each invariant and keeps the first row.
+
+    Rows may be added under a `cause`: when it turns out that something else explains all of them, they can be dropped.
+    """
 
     def __init__(self) -> None:
-        self._first: dict[str, tuple[tuple[int, int], Finding]] = {}
-        self._counts: dict[str, int] = {}
+        self._first: dict[tuple[str, str], Finding] = {}
 
-    def add(self, invariant: str, table: str, rows: pl.DataFrame) -> None:
-        """Rows that break an invariant; columns: position, sequence, vtime_ns, vcpu, expected str, found str; in any order."""
+    def add(self, invariant: str, table: str, rows: pl.DataFrame, expected: str, found: str, cause: str = "") -> None:
+        """Rows that break an invariant, in any order, with position, sequence, vtime_ns and vcpu. The texts may name columns: `{told_ns} ns`."""
         if not rows.height:
             return
-        self._counts[invariant] = self._counts.get(invariant, 0) + rows.height
         row = rows.sort(*KEY).row(0, named=True)
-        key = (int(row["position"]), int(row["sequence"]))
-        if invariant in self._first and self._first[invariant][0] <= key:
-            return
         vcpu = None if row["vcpu"] is None else int(row["vcpu"])
-        first = Finding(invariant, table, *key, int(row["vtime_ns"]), vcpu, row["expected"], row["found"], 1)
-        self._first[invariant] = key, first
+        place = int(row["position"]), int(row["sequence"]), int(row["vtime_ns"])
+        self.note(Finding(invariant, table, *place, vcpu, expected.format(**row), found.format(**row), rows.height), cause)
+
+    def note(self, finding: Finding, cause: str = "") -> None:
+        """One finding, with its count."""
+        before = self._first.get((finding.invariant, cause))
+        if before is not None:
+            first = min(before, finding, key=lambda one: one.place)
+            finding = replace(first, count=before.count + finding.count)
+        self._first[finding.invariant, cause] = finding
+
+    def drop(self, cause: str) -> None:
+        """Forget what was added under a cause."""
+        self._first = {key: finding for key, finding in self._first.items() if key[1] != cause}
 
     def findings(self) -> list[Finding]:
         """One for each broken invariant, in the order of their first rows."""
-        out = []
-        for _, first in sorted(self._first.values(), key=lambda one: one[0]):
-            out.append(
-                Finding(
-                    first.invariant, first.table, first.position, first.sequence, first.vtime_ns, first.vcpu, first.expected,
-                    first.found, self._counts[first.invariant],
-                )
-            )  # fmt: skip
-        return out
-
-
-def broken(frame: pl.DataFrame, where: pl.Expr, expected: pl.Expr | str, found: pl.Expr | str) -> pl.DataFrame:
-    """The rows of a frame that break something, as Tally.add wants them."""
-    texts = (pl.lit(expected) if isinstance(expected, str) else expected, pl.lit(found) if isinstance(found, str) else found)
-    return frame.filter(where).select(
-        *KEY, "vtime_ns", "vcpu", texts[0].cast(pl.String).alias("expected"), texts[1].cast(pl.String).alias("found")
-    )
+        whole = Tally()
+        for finding in self._first.values():
+            whole.note(finding)
+        return sorted(whole._first.values(), key=lambda one: (one.place, one.invariant))

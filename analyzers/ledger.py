@@ -1,25 +1,20 @@
 """Each vCPU's life as one ledger: what the host did, what the guest was told, and what was true. Spec: formats/SPEC.md 9.
 
-The truth is computed from `schedule`, the successful PV_TIME_ST calls of `hypercalls` and the restore rows of `directives`; never from
-what the hypervisor published.
+The truth is computed from `schedule`, the successful PV_TIME_ST calls of `hypercalls` and the snapshot and restore rows of `directives`;
+never from what the hypervisor published.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import polars as pl
 
-from tracekit.analyzers.source import KEY, WINDOW_ROWS, Want, windows
+from tracekit.analyzers.events import BLOCKS, EVENTS, RUNS, STATES, WAITS, rows_of
+from tracekit.analyzers.placement import Places
+from tracekit.analyzers.source import KEY
 from tracekit.formats.reader import Trace
-
-# The state of a thread after a schedule row; rows that are not listed change nothing. yield is a WAIT, the last four are BLOCK.
-STATE_AFTER = {
-    "online": "wait", "run": "run", "preempt": "wait", "wake": "wait", "yield": "yield", "throttle": "wait", "resume": "wait",
-    "unsuspend": "wait", "block": "sleep", "offline": "offline", "pause": "pause", "suspend": "suspend",
-}  # fmt: skip
-STATES = pl.Enum(["run", "wait", "yield", "sleep", "offline", "pause", "suspend"])
-WAITS, BLOCKS = ("wait", "yield"), ("sleep", "offline", "pause", "suspend")
 
 # Which accumulated times each publication policy counts (SPEC 9).
 FORMULAS: dict[str, pl.Expr] = {
@@ -28,18 +23,23 @@ FORMULAS: dict[str, pl.Expr] = {
     "xen": pl.col("wait_ns") + pl.col("offline_ns"),
     "kvm-x86-suspend": pl.col("wait_ns") + pl.col("suspend_ns"),
 }
-ST_ID = 0xC500_0021
-UPDATES = ("enable", "publish")
-TIMES = ("run_ns", "wait_ns", "yield_ns", "block_ns", "offline_ns", "suspend_ns")
-
-# What a window leaves to the next, for each vCPU: the last row of its ledger.
-_KEPT: dict[str, pl.DataType | type[pl.DataType]] = {
-    **dict.fromkeys(KEY, pl.UInt64), "vtime_ns": pl.Int64, "vcpu": pl.UInt16, "event": pl.String, "told_ns": pl.Int128,
-    "state": STATES, "since_ns": pl.Int64, **dict.fromkeys(TIMES, pl.Int64), "entry_ns": pl.Int64, "entry_clock_ns": pl.Int64,
-    "entry_marks": pl.UInt32, "epoch": pl.UInt32, "base_ns": pl.Int64, "restored_ns": pl.Int64, "adjusted_ns": pl.Int64,
-    "restores": pl.UInt32, "marks": pl.UInt32, "mark_told_ns": pl.Int128, "mark_truth_ns": pl.Int64, "mark_ns": pl.Int64,
-    "mark_epoch": pl.UInt32, "mark_restores": pl.UInt32, "mark_restored_ns": pl.Int64,
+_TIMES: dict[str, tuple[str, ...]] = {
+    "run_ns": RUNS, "wait_ns": WAITS, "idle_ns": ("woken",), "yield_ns": ("yield",), "block_ns": BLOCKS, "offline_ns": ("offline",),
+    "suspend_ns": ("suspend",),
 }  # fmt: skip
+LEAVES = pl.col("state_before").is_in(list(RUNS)) & ~pl.col("state").is_in(list(RUNS))  # rows with which a vCPU stops running
+_COUNTS = ("epoch", "marks", "odd", "touched", "head")
+_COUNT, _NS = pl.Int64, pl.Int64
+
+# What a window leaves to the next, for each vCPU: the last row of its ledger. Nothing in it is null; mark_epoch -1: no update so far.
+_KEPT: dict[str, pl.DataType | type[pl.DataType]] = {
+    **dict.fromkeys(KEY, pl.UInt64), "vtime_ns": _NS, "vcpu": pl.UInt16, "event": EVENTS, "state": STATES, "since_ns": _NS,
+    **dict.fromkeys(_TIMES, _NS), "clock_ns": _NS, "entry_ns": _NS, "entry_run_ns": _NS, "vmm_run_ns": _NS, "entry_marks": _COUNT,
+    **dict.fromkeys(_COUNTS, _COUNT), "restores": _COUNT, "restored_ns": _NS, "base_ns": _NS, "truth_ns": _NS, "due_ns": _NS,
+    "mark_told_ns": pl.Int128, "mark_truth_ns": _NS, "mark_ns": _NS, "mark_epoch": _COUNT, "mark_restores": _COUNT,
+    "mark_odd": _COUNT, "mark_touched": _COUNT, "gone_epoch": _COUNT, "seen_ns": _NS,
+}  # fmt: skip
+_MARKS = tuple(name for name in _KEPT if name.startswith("mark_"))
 
 
 def publication_of(trace: Trace) -> str:
@@ -49,69 +49,118 @@ def publication_of(trace: Trace) -> str:
     return name if name in FORMULAS else "kvm"
 
 
-IS_ST = (pl.col("function_id") == ST_ID) & (pl.col("ret0") < 1 << 63)  # a PV_TIME_ST that succeeded
-WANTS: dict[str, Want] = {
-    "schedule": Want(("event", "reason"), pl.col("vcpu").is_not_null()),
-    "pvtime": Want(("event", "ipa", "stolen_ns", "revision", "attributes"), pl.col("event") != "attribute"),
-    "hypercalls": Want(("function_id", "ret0"), IS_ST),
-    "directives": Want(("kind", "value"), pl.col("kind") == "restore"),
-}
+class Ledger:
+    """Follows every vCPU over windows."""
+
+    def __init__(self, policy: str, places: Places) -> None:
+        self._formula = FORMULAS[policy]
+        self._places = places
+        vcpus = range(places.vcpu_count)
+        columns = {name: [0] * len(vcpus) for name in _KEPT} | {
+            "mark_epoch": [-1] * len(vcpus),
+            "gone_epoch": [-1] * len(vcpus),
+            "vcpu": list(vcpus),
+        }
+        off = {"event": ["offline"] * len(vcpus), "state": ["offline"] * len(vcpus)}
+        self._kept = pl.DataFrame({**columns, **off}, schema=_KEPT)
+        self._snapshots: dict[int, pl.DataFrame] = {}
+
+    @property
+    def kept(self) -> pl.DataFrame:
+        """Each vCPU's last row so far; columns as in `feed`, but times only up to the last change of state, which was at since_ns i64, and
+        mark_ for last_; seen_ns i64: when the vCPU itself was last seen to do something."""
+        return self._kept
+
+    def at(self, end_ns: int) -> pl.DataFrame:
+        """Each vCPU's row as of a time at which its present state still lasts; columns as in `kept`, with all times up to then."""
+        passed = (pl.lit(end_ns) - pl.col("since_ns")).clip(lower_bound=0)
+        frame = self._kept.with_columns(
+            pl.col(name) + pl.when(pl.col("state").is_in(list(states))).then(passed).otherwise(0)
+            for name, states in _TIMES.items()
+        ).with_columns(clock_ns=self._formula)
+        return frame.with_columns(truth_ns=pl.col("clock_ns") + pl.col("restored_ns") - pl.col("base_ns"))
+
+    def feed(self, window: dict[str, pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """A window's ledger, in one or more frames sorted by (vcpu, position, sequence).
+
+        columns: position u64, sequence u64, vtime_ns i64, vcpu u16 (of a read or a guest's store: whose structure it is);
+        event: of `schedule` (turn: a run that is none), st (a PV_TIME_ST that succeeded), enable and publish (updates of the vCPU's
+        structure), store (a host store of 8 bytes to its field that no publish row tells of), elsewhere (a publication to another address),
+        read (of the structure by any vCPU, `reader`), odd (a host store of another size or place over its field), touch (a guest's store
+        into the structure), restore, vmm, gone (reset or kexec), board (a snapshot or restore of the whole board);
+        told_ns i128?, ipa u64?, revision u32?, attributes u32?, reader u16?, size u64?, value u64?: of the row;
+        state, state_before: of the thread, after and before the row; accumulated up to the row: run_ns, wait_ns (yield_ns: the part that
+        yields began; idle_ns: the part that began in WFI), block_ns (offline_ns, suspend_ns: parts of it); clock_ns i64: what the policy counts;
+        truth_ns i64: what an update here must store; due_ns i64: what must stand in memory: the truth at the last guest entry;
+        entry_ns i64: time of the last switch-in; guest_ran bool: guest code has run since; updates i64: since then; epoch i64: PV_TIME_ST so
+        far; gone_epoch i64: the epoch that a reset or kexec has ended (-1: none);
+        restores i64: so far; restored_ns i64: what they brought; and of the last update before the row: last_told_ns i128 (0 after a
+        PV_TIME_ST), last_truth_ns, last_ns (its time), last_epoch (-1: there was none), last_restores; odd_since, touched_since i64: odd and touch rows since that
+        reach the total; head i64: touch rows so far that reach the first 8 bytes.
+        """
+        rows = rows_of(window, self._places)
+        for part, board in _parts(rows):
+            yield self._frame(part)
+            if board is not None:
+                self._renew(board)
+
+    def _frame(self, rows: pl.DataFrame) -> pl.DataFrame:
+        kept = self._kept.with_columns(is_kept=pl.lit(True), own="state")
+        frame = pl.concat([kept, rows.with_columns(is_kept=pl.lit(False))], how="diagonal")
+        frame = frame.sort("vcpu", pl.col("is_kept").not_(), *KEY)
+        frame = _times(frame).with_columns(clock_ns=self._formula)
+        frame = _updates(_truth(frame))
+        last = pl.col("vcpu") != pl.col("vcpu").shift(-1)
+        settled = [
+            pl.col(name) - pl.col(f"open_{name}") for name in _TIMES
+        ]  # as of the last change: later rows add what passes since
+        self._kept = frame.filter(last.fill_null(True)).with_columns(settled).select(list(_KEPT))
+        return frame.filter(~pl.col("is_kept")).drop("is_kept", *(f"open_{name}" for name in _TIMES))
+
+    def _renew(self, board: _Board) -> None:
+        """A snapshot keeps what stands in memory; a restore brings it back and loses what the old threads had not reported."""
+        if board.kind == "snapshot":
+            self._snapshots[board.number] = self._kept
+            return
+        kept = self._kept
+        if board.is_rollback and board.number in self._snapshots:
+            brought = ["due_ns", "epoch", "gone_epoch", "mark_told_ns", "mark_epoch"]
+            kept = kept.drop(brought).join(
+                self._snapshots[board.number].select("vcpu", *brought), on="vcpu", maintain_order="left"
+            )
+        self._kept = kept.with_columns(
+            restores=pl.col("restores") + 1,
+            base_ns=pl.col("clock_ns") + pl.col("restored_ns") - pl.col("due_ns"),
+            truth_ns="due_ns",
+            mark_truth_ns="due_ns",
+            mark_ns="vtime_ns",
+            mark_epoch=pl.when(pl.col("mark_epoch") >= 0).then("epoch").otherwise("mark_epoch"),
+            mark_odd="odd",
+            mark_touched="touched",
+        ).select(list(_KEPT))
 
 
-def ledgers(trace: Trace, policy: str, rows: int = WINDOW_ROWS) -> Iterator[pl.DataFrame]:
-    """The ledger of a trace, window by window. Errors: TraceDamaged. For the columns see `ledger`."""
-    kept: pl.DataFrame | None = None
-    for window in windows(trace, WANTS, rows):
-        frame, kept = ledger(window, policy, kept)
-        yield frame
+@dataclass(frozen=True, slots=True)
+class _Board:
+    """A snapshot or restore of the whole board."""
+
+    kind: str
+    number: int
+    is_rollback: bool
 
 
-def ledger(window: dict[str, pl.DataFrame], policy: str, kept: pl.DataFrame | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """One window's ledger, sorted by (position, sequence), and what the next window needs.
-
-    columns: position u64, sequence u64, vtime_ns i64, vcpu u16; event: of `schedule` (turn: a run that is none), enable, publish, read (of
-    `pvtime`), st (a PV_TIME_ST that succeeded), restore, write (where the caller gives the window a table `writes`: rows of `memory_writes` with
-    the vCPU whose structure it is); ipa u64?, told_ns i128?, revision u32?, attributes u32?: of the `pvtime` row;
-    state, state_before: of the thread; accumulated up to the row: run_ns, wait_ns (yield_ns: the part that yields began), block_ns
-    (offline_ns, suspend_ns: parts of it); clock_ns i64: what the policy counts; entry_ns i64: time of the last switch-in; epoch u32: PV_TIME_ST
-    so far; truth_ns i64: what an update here must store; restored_ns i64 and restores u32: brought by restores so far; and of the last update
-    before this row: last_told_ns i128? (0 after a PV_TIME_ST), last_truth_ns i64?, last_ns i64? (its time), last_epoch u32?, last_restores
-    u32?, last_restored_ns i64?; updates u32: since the last switch-in.
-    """
-    frame = _truth(_times(_rows(window, kept)).with_columns(clock_ns=FORMULAS[policy]))
-    frame = _updates(frame)
-    left = frame.group_by("vcpu", maintain_order=True).last().with_columns(since_ns=pl.max_horizontal("since_ns", "vtime_ns"))
-    return frame.filter(~pl.col("is_kept")).drop("is_kept").sort(*KEY), left.select(list(_KEPT))
+def _parts(rows: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, _Board | None]]:
+    """The rows up to and with each snapshot or restore of the board, which stands in them once for each vCPU; then the rest."""
+    boards = rows.filter(pl.col("event") == "board").unique(KEY).sort(*KEY)
+    for board in boards.iter_rows(named=True):
+        position, sequence = board["position"], board["sequence"]
+        is_before = (pl.col("position") < position) | ((pl.col("position") == position) & (pl.col("sequence") <= sequence))
+        yield rows.filter(is_before), _Board(board["kind"], board["value"] or 0, board["size"] == 1)
+        rows = rows.filter(~is_before)
+    yield rows, None
 
 
-def _rows(window: dict[str, pl.DataFrame], kept: pl.DataFrame | None) -> pl.DataFrame:
-    """The rows of all tables, those that were kept before them. own: the state that a schedule row brings."""
-    place = (*(pl.col(name).cast(pl.UInt64) for name in KEY), pl.col("vtime_ns").cast(pl.Int64), pl.col("vcpu"))
-    event = pl.when(pl.col("reason").fill_null("") == "turn").then(pl.lit("turn")).otherwise("event")
-    own = event.replace_strict(STATE_AFTER, default=None, return_dtype=pl.String).cast(STATES)
-    schedule = window["schedule"].select(*place, event.alias("event"), own.alias("own"))
-    pvtime = (
-        window["pvtime"]
-        .filter(pl.col("event") != "attribute")
-        .select(*place, "event", pl.col("stolen_ns").cast(pl.Int128).alias("told_ns"), "ipa", "revision", "attributes")
-    )
-    calls = window["hypercalls"].filter(IS_ST).select(*place, pl.lit("st").alias("event"))
-    value = pl.col("value").cast(pl.Int64, strict=False).fill_null(0)
-    restores = (
-        window["directives"]
-        .filter(pl.col("kind") == "restore")
-        .select(*place, pl.lit("restore").alias("event"), value.alias("restored"))
-    )
-    writes = (
-        [window["writes"].select(*place, pl.lit("write").alias("event"), "ipa", "size", "value", "cause")]
-        if "writes" in window
-        else []
-    )
-    new = pl.concat([schedule, pvtime, calls, restores, *writes], how="diagonal").filter(pl.col("vcpu").is_not_null()).sort(*KEY)
-    first = pl.DataFrame(schema=_KEPT) if kept is None else kept
-    return pl.concat(
-        [first.with_columns(is_kept=pl.lit(True), own="state"), new.with_columns(is_kept=pl.lit(False))], how="diagonal"
-    )
+# Every vCPU's rows begin with a kept row in which no column is null, so a fill or a sum over the whole frame never mixes two vCPUs.
 
 
 def _carried(name: str, value: pl.Expr) -> pl.Expr:
@@ -120,70 +169,80 @@ def _carried(name: str, value: pl.Expr) -> pl.Expr:
 
 
 def _total(name: str, value: pl.Expr) -> pl.Expr:
-    """A running total of _KEPT over each vCPU's rows."""
-    return _carried(name, value).cum_sum().over("vcpu").cast(_KEPT[name])
+    """A running total over each vCPU's rows that goes on from the kept row's."""
+    summed = pl.when(pl.col("is_kept")).then(0).otherwise(value).cast(pl.Int64).cum_sum()
+    return (summed + pl.when(pl.col("is_kept")).then(pl.col(name) - summed).forward_fill()).alias(name)
 
 
 def _latest(name: str, where: pl.Expr, value: pl.Expr) -> pl.Expr:
-    """The latest value of _KEPT for each vCPU: that of the last row for which `where` held."""
-    return _carried(name, pl.when(where).then(value)).forward_fill().over("vcpu").cast(_KEPT[name])
+    """The value at the last row for which `where` held, the row itself included."""
+    return _carried(name, pl.when(where).then(value)).forward_fill().cast(_KEPT[name]).alias(name)
 
 
 def _times(frame: pl.DataFrame) -> pl.DataFrame:
     """Accumulated times. A row that brings no state has the time of the state so far, and adds nothing to later rows."""
     is_change = pl.col("own").is_not_null()
+    is_polling = pl.col("own").forward_fill().shift(1) == "poll"
+    own = pl.when((pl.col("event") == "preempt") & is_polling & ~pl.col("is_kept")).then(pl.lit("woken", STATES)).otherwise("own")
+    frame = frame.with_columns(own=own)
+    frame = frame.with_columns(state=pl.col("own").forward_fill(), since_ns=_latest("since_ns", is_change, pl.col("vtime_ns")))
     frame = frame.with_columns(
-        state=pl.col("own").forward_fill().over("vcpu"), since_ns=_latest("since_ns", is_change, pl.col("vtime_ns"))
+        state_before=pl.col("state").shift(1),
+        passed=(pl.col("vtime_ns") - pl.col("since_ns").shift(1)).clip(lower_bound=0).fill_null(0),
+    )
+    is_settled = is_change | pl.col("is_kept")
+    frame = frame.with_columns(
+        pl.when(pl.col("state_before").is_in(list(states)) & ~pl.col("is_kept")).then("passed").otherwise(0).alias(f"open_{name}")
+        for name, states in _TIMES.items()
     )
     frame = frame.with_columns(
-        state_before=pl.col("state").shift(1).over("vcpu"),
-        passed=(pl.col("vtime_ns") - pl.col("since_ns").shift(1).over("vcpu")).clip(lower_bound=0).fill_null(0),
-    )
-    kinds: dict[str, tuple[str, ...]] = {
-        "run_ns": ("run",), "wait_ns": WAITS, "yield_ns": ("yield",), "block_ns": BLOCKS, "offline_ns": ("offline",),
-        "suspend_ns": ("suspend",),
-    }  # fmt: skip
-    columns = []
-    for name, states in kinds.items():
-        passed = pl.when(pl.col("state_before").is_in(states) & ~pl.col("is_kept")).then("passed").otherwise(0)
-        done = _total(name, pl.when(is_change).then(passed).otherwise(0))
-        columns.append((done + pl.when(is_change).then(0).otherwise(passed)).alias(name))
-    return frame.with_columns(columns).drop("passed", "own")
+        *(_total(name, pl.when(is_change).then(f"open_{name}").otherwise(0)) for name in _TIMES),
+    ).with_columns(pl.when(is_settled).then(0).otherwise(f"open_{name}").alias(f"open_{name}") for name in _TIMES)
+    return frame.with_columns(pl.col(name) + pl.col(f"open_{name}") for name in _TIMES).drop("passed", "own")
 
 
 def _truth(frame: pl.DataFrame) -> pl.DataFrame:
-    """What Stored must be. A restore brings the truth of the last switch-in and its own value; what had not been reported is lost."""
+    """What Stored must be: the policy's clock since the last PV_TIME_ST, and what restores brought."""
     event = pl.col("event")
-    is_entry, is_st, is_restore = event == "run", event == "st", event == "restore"
-    restored = pl.col("restored") if "restored" in frame.columns else pl.lit(0)
     frame = frame.with_columns(
-        entry_ns=_latest("entry_ns", is_entry, pl.col("vtime_ns")),
-        entry_clock_ns=_latest("entry_clock_ns", is_entry | is_restore, pl.col("clock_ns")),
-        restored_ns=_total("restored_ns", pl.when(is_restore).then(restored).otherwise(0)),
-        restores=_total("restores", is_restore.cast(pl.UInt32)),
-        epoch=_total("epoch", is_st.cast(pl.UInt32)),
+        _total("restored_ns", pl.when(event == "restore").then("amount_ns").otherwise(0)),
+        _total("epoch", event == "st"),
+        pl.col("restores").forward_fill(),
+        _latest("entry_ns", event == "run", pl.col("vtime_ns")),
+        _latest("entry_run_ns", event == "run", pl.col("run_ns")),
+        _latest("seen_ns", event.is_in(["turn", "st", "enable"]) | (pl.col("reader") == pl.col("vcpu")), pl.col("vtime_ns")),
+        _latest("vmm_run_ns", event == "vmm", pl.col("run_ns") + pl.col("amount_ns")),
     )
-    lost = pl.col("clock_ns") - pl.col("entry_clock_ns").shift(1).over("vcpu").fill_null(0)
-    frame = frame.with_columns(adjusted_ns=_total("adjusted_ns", pl.when(is_restore).then(lost - restored).otherwise(0)))
-    frame = frame.with_columns(base_ns=_latest("base_ns", is_st, pl.col("clock_ns") - pl.col("adjusted_ns")))
-    return frame.with_columns(truth_ns=pl.col("clock_ns") - pl.col("base_ns").fill_null(0) - pl.col("adjusted_ns"))
+    frame = frame.with_columns(_latest("gone_epoch", event == "gone", pl.col("epoch")))
+    now = pl.col("clock_ns") + pl.col("restored_ns")
+    frame = frame.with_columns(_latest("base_ns", event == "st", now))
+    return frame.with_columns(
+        truth_ns=now - pl.col("base_ns"), guest_ran=pl.col("run_ns") > pl.max_horizontal("entry_run_ns", "vmm_run_ns")
+    )
 
 
 def _updates(frame: pl.DataFrame) -> pl.DataFrame:
     """Each row's last update before it."""
-    is_mark = pl.col("event").is_in([*UPDATES, "st"])
-    told = pl.when(pl.col("event") == "st").then(pl.lit(0, pl.Int128)).otherwise("told_ns")
-    marks = {
-        "told_ns": told, "truth_ns": pl.col("truth_ns"), "ns": pl.col("vtime_ns"), "epoch": pl.col("epoch"),
-        "restores": pl.col("restores"), "restored_ns": pl.col("restored_ns"),
-    }  # fmt: skip
-    names = {what: "mark_ns" if what == "ns" else f"mark_{what}" for what in marks}
+    event = pl.col("event")
+    is_told = event.is_in(["enable", "publish", "store", "st"])
+    is_mark = is_told | (event == "elsewhere")
     frame = frame.with_columns(
-        *(_latest(names[what], is_mark, value).alias(names[what]) for what, value in marks.items()),
-        marks=_total("marks", is_mark.cast(pl.UInt32)),
+        _total("marks", is_mark),
+        _total("odd", event == "odd"),
+        _total("touched", (event == "touch") & pl.col("reaches_total")),
+        _total("head", (event == "touch") & pl.col("reaches_head")),
     )
-    frame = frame.with_columns(entry_marks=_latest("entry_marks", pl.col("event") == "run", pl.col("marks")))
+    told = pl.when(event == "st").then(pl.lit(0, pl.Int128)).otherwise("told_ns")
+    has_left = LEAVES & (pl.col("run_ns") > pl.col("entry_run_ns"))
+    frame = frame.with_columns(
+        _latest("entry_marks", event == "run", pl.col("marks")),
+        _latest("due_ns", is_mark | has_left, pl.col("truth_ns")),
+        _latest("mark_told_ns", is_told, told),
+        _latest("mark_truth_ns", is_mark, pl.col("truth_ns")),
+        _latest("mark_ns", is_mark, pl.col("vtime_ns")),
+        *(_latest(f"mark_{name}", is_mark, pl.col(name)) for name in ("epoch", "restores", "odd", "touched")),
+    )
     return frame.with_columns(
-        *(pl.col(name).shift(1).over("vcpu").alias(name.replace("mark_", "last_")) for name in names.values()),
-        updates=pl.col("marks") - pl.col("entry_marks").fill_null(0),
-    )
+        *(pl.col(name).shift(1).alias(name.replace("mark_", "last_")) for name in _MARKS),
+        updates=pl.col("marks") - pl.col("entry_marks"),
+    ).with_columns(odd_since=pl.col("odd") - pl.col("last_odd"), touched_since=pl.col("touched") - pl.col("last_touched"))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import polars as pl
 
-from tracekit.analyzers.findings import Tally, broken
-from tracekit.analyzers.ledger import STATE_AFTER
+from tracekit.analyzers.events import STATE_AFTER
+from tracekit.analyzers.findings import Tally
+from tracekit.analyzers.source import Want
+
+WANTS = {"schedule": Want(("thread", "event", "pcpu", "reason"))}
 
 # The states that an event may follow; none: the thread's first row.
 _LEGAL: dict[str, tuple[str, ...]] = {
     "online": ("none", "offline"),
-    "offline": ("none", "run", "wait"),
+    "offline": ("none", "run", "wait", "yield", "sleep", "pause"),
     "run": ("wait", "yield"),
+    "poll": ("run",),
     "preempt": ("run",),
     "yield": ("run",),
     "block": ("run", "wait"),
@@ -19,24 +23,37 @@ _LEGAL: dict[str, tuple[str, ...]] = {
     "migrate": ("wait", "yield", "sleep", "offline", "pause", "suspend"),
     "throttle": ("run", "wait", "yield"),
     "unthrottle": ("wait",),
-    "pause": ("none", "run", "wait", "yield", "sleep", "offline"),
+    "pause": ("none", "run", "wait", "yield", "sleep", "offline", "suspend"),
     "resume": ("pause",),
     "suspend": ("none", "run", "wait", "yield", "sleep", "offline", "pause"),
     "unsuspend": ("suspend",),
 }
+_AFTER = {**STATE_AFTER, "poll": "run", "wake": "wait"}
+_EVENTS = pl.Enum(list(_LEGAL))
+_STATES = pl.Enum(["none", "run", "wait", "yield", "sleep", "offline", "pause", "suspend"])
+_PAIRS = pl.Series(
+    [
+        list(_LEGAL).index(event) * 16 + list(_STATES.categories).index(state)
+        for event, states in _LEGAL.items()
+        for state in states
+    ],
+    dtype=pl.UInt8,
+)
 
 
 class Partition:
     """Follows the schedule over windows."""
 
-    def __init__(self) -> None:
-        self._threads = pl.DataFrame(schema={"thread": pl.UInt32, "state": pl.String, "vtime_ns": pl.UInt64})
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._threads = pl.DataFrame(schema={"thread": pl.UInt32, "state": _STATES, "vtime_ns": pl.UInt64})
         self._pcpus = pl.DataFrame(schema={"pcpu": pl.UInt16, "running": pl.Int64, "vtime_ns": pl.UInt64})
 
-    def feed(self, schedule: pl.DataFrame, tally: Tally) -> None:
+    def feed(self, schedule: pl.DataFrame) -> None:
         """One window of `schedule`; columns: the common ones, thread, event, pcpu, reason."""
         rows = schedule.filter(pl.col("reason").fill_null("") != "turn").with_columns(
-            state=pl.col("event").replace_strict(STATE_AFTER, default=None, return_dtype=pl.String)
+            pl.col("event").cast(_EVENTS),
+            state=pl.col("event").replace_strict(_AFTER, default=None, return_dtype=pl.String).cast(_STATES),
         )
         rows = pl.concat([self._threads, rows], how="diagonal").with_columns(pl.col("state").forward_fill().over("thread"))
         rows = rows.with_columns(
@@ -45,24 +62,19 @@ class Partition:
         )
         self._threads = rows.group_by("thread", maintain_order=True).last().select("thread", "state", "vtime_ns")
         rows = rows.filter(pl.col("event").is_not_null())
-        legal = pl.concat_str("event", pl.lit(" "), "before").is_in([f"{a} {b}" for a, states in _LEGAL.items() for b in states])
-        tally.add(
-            "S3", "schedule",
-            broken(
-                rows, ~legal, pl.format("no {} of a thread whose state is {}", "event", "before"),
-                pl.format("thread {}: {}", "thread", "event"),
-            ),
-        )  # fmt: skip
-        self._back(rows, pl.format("thread {}", "thread"), tally)
-        self._one_each(rows, tally)
+        pair = pl.col("event").to_physical().cast(pl.UInt8) * 16 + pl.col("before").to_physical().cast(pl.UInt8)
+        illegal = rows.filter(~pair.is_in(_PAIRS.implode()))
+        self._tally.add("S3", "schedule", illegal, "no {event} of a thread whose state is {before}", "thread {thread}: {event}")
+        late = rows.filter((pl.col("before") == "none") & (pl.col("vtime_ns") > 0) & pl.col("earlier").is_null())
+        self._tally.add("S3", "schedule", late, "a thread's first row at 0 ns", "thread {thread}: {vtime_ns} ns")
+        self._back(rows, "thread {thread}")
+        self._one_each(rows)
 
-    @staticmethod
-    def _back(rows: pl.DataFrame, who: pl.Expr, tally: Tally) -> None:
-        where = (pl.col("vtime_ns") < pl.col("earlier")).fill_null(False)
-        found = pl.format("{}: {} ns", who, "vtime_ns")
-        tally.add("S3", "schedule", broken(rows, where, pl.format("no time before {} ns", "earlier"), found))
+    def _back(self, rows: pl.DataFrame, who: str) -> None:
+        rows = rows.filter((pl.col("vtime_ns") < pl.col("earlier")).fill_null(False))
+        self._tally.add("S3", "schedule", rows, "no time before {earlier} ns", who + ": {vtime_ns} ns")
 
-    def _one_each(self, rows: pl.DataFrame, tally: Tally) -> None:
+    def _one_each(self, rows: pl.DataFrame) -> None:
         enters = (pl.col("event") == "run").cast(pl.Int64)
         leaves = ((pl.col("before") == "run") & (pl.col("state") != "run")).cast(pl.Int64)
         rows = rows.filter(pl.col("pcpu").is_not_null()).with_columns(running=enters - leaves).drop("earlier")
@@ -70,7 +82,8 @@ class Partition:
         rows = rows.with_columns(pl.col("running").cum_sum().over("pcpu"), earlier=pl.col("vtime_ns").shift(1).over("pcpu"))
         self._pcpus = rows.group_by("pcpu", maintain_order=True).last().select("pcpu", "running", "vtime_ns")
         rows = rows.filter(pl.col("event").is_not_null())
-        where = ~pl.col("running").is_in([0, 1]) & pl.col("event").is_in(["run", "preempt", "block", "offline", "yield", "pause"])
-        found = pl.format("{} threads run on pCPU {}", "running", "pcpu")
-        tally.add("S3", "schedule", broken(rows, where, "one thread at a time on a pCPU", found))
-        self._back(rows, pl.format("pCPU {}", "pcpu"), tally)
+        where = ~pl.col("running").is_in([0, 1]) & (pl.col("event") == "run")
+        self._tally.add(
+            "S3", "schedule", rows.filter(where), "one thread at a time on a pCPU", "{running} threads run on pCPU {pcpu}"
+        )  # fmt: skip
+        self._back(rows, "pCPU {pcpu}")

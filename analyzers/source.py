@@ -69,12 +69,33 @@ def frame_of(batch: object, table: str, want: Want) -> pl.DataFrame:
     return frame if want.where is None else frame.filter(want.where)
 
 
+def frames(trace: Trace, table: str, want: Want) -> Iterator[pl.DataFrame]:
+    """A table batch by batch; first a frame without rows. Errors: TraceDamaged."""
+    yield empty(table, want)
+    for batch in trace.batches(table):
+        yield frame_of(batch, table, want)
+
+
 def empty(table: str, want: Want) -> pl.DataFrame:
     """No rows, right types."""
     kinds = {"u8": pl.UInt8, "u16": pl.UInt16, "u32": pl.UInt32, "u64": pl.UInt64, "i32": pl.Int32, "text": pl.String}
     columns = {column.name: kinds.get(column.type, pl.Binary) for column in TABLES[table].columns}
     names = [*list(columns)[:4], *want.columns]
     return pl.DataFrame(schema={name: columns[name] for name in names})
+
+
+def merged(*wants: Mapping[str, Want]) -> dict[str, Want]:
+    """What several readers want together: all their columns, and every row that one of them wants."""
+    out: dict[str, Want] = {}
+    for one in wants:
+        for table, want in one.items():
+            if table not in out:
+                out[table] = want
+                continue
+            before = out[table]
+            where = None if before.where is None or want.where is None else before.where | want.where
+            out[table] = Want(tuple(dict.fromkeys((*before.columns, *want.columns))), where)
+    return out
 
 
 def windows(trace: Trace, wants: Mapping[str, Want], rows: int = WINDOW_ROWS) -> Iterator[dict[str, pl.DataFrame]]:

@@ -1,115 +1,244 @@
-"""What the guest was told of its stolen time against what the schedule says. Spec: formats/SPEC.md "Stolen time".
+"""What the guest was told of its stolen time against what was true. Spec: formats/SPEC.md 9.
 
-The oracle reads `schedule`, the PV_TIME_ST calls of `hypercalls` and the guest's reads; never what the hypervisor published.
+The truth comes from the ledger; published values are only compared with it. What the policy implies (a wait that nobody has told yet, because
+the vCPU has not been entered since) is kept apart from what is wrong.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-RUN, WAIT, BLOCK = "run", "wait", "block"
-_STATE_AFTER = {
-    "online": WAIT, "offline": BLOCK, "run": RUN, "preempt": WAIT, "block": BLOCK, "wake": WAIT, "yield": WAIT,
-    "throttle": WAIT, "unthrottle": WAIT, "pause": BLOCK, "resume": WAIT,
-}  # fmt: skip
-STOLEN_OFFSET = 8
+from tracekit.analyzers import console
+from tracekit.analyzers.console import Reading, StatParser
+from tracekit.analyzers.distribution import Distribution
+from tracekit.analyzers.ledger import LEAVES
+from tracekit.analyzers.source import KEY, WINDOW_ROWS
+from tracekit.analyzers.walk import Step, Walk
+from tracekit.formats.reader import Trace
+
+WANTS = (console.WANTS,)
+STATES_OF = {"run_ns": ("run", "poll"), "wait_ns": ("wait", "woken", "yield")}
+
+_event = pl.col("event")
+_is_listening = (pl.col("epoch") > 0) & (pl.col("epoch") != pl.col("gone_epoch"))
 
 
-def scan(trace: Path, table: str) -> pl.LazyFrame:
-    """A table of an unpacked trace as a LazyFrame, text columns as strings. Hashes are not checked: verify the trace first."""
-    frame = pl.scan_ipc(trace / f"{table}.arrow")
-    schema = frame.collect_schema()
-    text = [name for name, kind in schema.items() if kind == pl.Categorical or isinstance(kind, pl.Enum)]
-    return frame.with_columns(pl.col(name).cast(pl.String) for name in text)
+def _signed(value: pl.Expr) -> pl.Expr:
+    """A u64 (as i128) as two's complement: a total with its top bit set is an underflow (docs/pvtime.md 5.9)."""
+    return pl.when(value >= 1 << 63).then(value - (1 << 64)).otherwise(value).cast(pl.Int64)
 
 
-def intervals(schedule: pl.LazyFrame, end_ns: int) -> pl.LazyFrame:
-    """Each vCPU's life in pieces.
+def entries_of(ledger: pl.DataFrame) -> pl.DataFrame:
+    """Guest entries of enabled vCPUs in a frame of the ledger: every update, and every entry that had none, at the row where it shows.
 
-    columns: vcpu u16, state str (run, wait, block), start_ns u64, end_ns u64, position u64, sequence u32 (of the row that
-    begins the piece); sorted by (vcpu, start). The pieces of a vCPU partition [0, end_ns).
+    columns: position u64, sequence u64, vtime_ns i64, vcpu u16, event (enable, publish, store; else the row that ended the run), table str,
+    told_ns u64 (what stands in memory), true_ns i64, error_ns i64 (told - true), since_ns i64 (since the update before), is_missing bool.
     """
-    changes = schedule.filter(
-        pl.col("vcpu").is_not_null() & pl.col("event").is_in(list(_STATE_AFTER)) & (pl.col("reason").fill_null("") != "turn")
-    ).with_columns(state=pl.col("event").replace_strict(_STATE_AFTER, return_dtype=pl.String))
-    return (
-        changes.select("vcpu", "state", pl.col("vtime_ns").alias("start_ns"), "position", "sequence")
-        .sort("vcpu", "position", "sequence")
-        .with_columns(end_ns=pl.col("start_ns").shift(-1).over("vcpu").fill_null(end_ns))
-        .with_columns(end_ns=pl.max_horizontal("start_ns", "end_ns"))
-        .select("vcpu", "state", "start_ns", "end_ns", "position", "sequence")
-    )
+    is_update = _event.is_in(["enable", "publish", "store"])
+    is_missing = LEAVES & pl.col("guest_ran") & (pl.col("updates") == 0)
+    told = pl.when(is_update).then("told_ns").otherwise("last_told_ns")
+    return ledger.filter(_is_listening & (is_update | is_missing)).select(
+        *KEY, "vtime_ns", "vcpu", _event,
+        pl.when(_event == "store").then(pl.lit("memory_writes")).when(is_update).then(pl.lit("pvtime")).otherwise(pl.lit("schedule"))
+        .alias("table"),
+        told.cast(pl.UInt64).alias("told_ns"), pl.col("truth_ns").alias("true_ns"), (_signed(told) - pl.col("truth_ns")).alias("error_ns"),
+        (pl.col("vtime_ns") - pl.col("last_ns")).alias("since_ns"), (~is_update).alias("is_missing"),
+    )  # fmt: skip
 
 
-def true_wait(schedule: pl.LazyFrame, end_ns: int) -> pl.LazyFrame:
-    """Accumulated WAIT at each dispatch.
+def reads_of(ledger: pl.DataFrame) -> pl.DataFrame:
+    """The guest's reads of enabled vCPUs' structures in a frame of the ledger.
 
-    columns: vcpu u16, position u64, sequence u32, wait_ns i64; one row for each switch-in, sorted by (position, sequence). From that
-    row until the next the vCPU's accumulated WAIT does not change while it runs.
+    columns: position u64, sequence u64, vtime_ns i64, vcpu u16 (whose structure), reader u16, told_ns u64, true_ns i64 (what must have stood
+    there: the truth at that vCPU's last guest entry), error_ns i64 (told - true), age_ns i64 (since the last update), untold_ns i64 (what the
+    vCPU has waited since and nobody could tell; another vCPU reads, or the reader was not entered since).
     """
-    pieces = intervals(schedule, end_ns).with_columns(
-        waited=pl.when(pl.col("state") == WAIT)
-        .then(pl.col("end_ns").cast(pl.Int64) - pl.col("start_ns").cast(pl.Int64))
-        .otherwise(0)
-    )
-    return (
-        pieces.with_columns(wait_ns=pl.col("waited").cum_sum().over("vcpu"))
-        .filter(pl.col("state") == RUN)
-        .select("vcpu", "position", "sequence", "wait_ns")
-        .sort("position", "sequence")
-    )
+    is_own = pl.col("reader") == pl.col("vcpu")
+    due = pl.when(is_own).then("truth_ns").otherwise("due_ns")
+    return ledger.filter(_is_listening & (_event == "read")).select(
+        *KEY, "vtime_ns", "vcpu", "reader", pl.col("told_ns").cast(pl.UInt64), due.alias("true_ns"),
+        (_signed(pl.col("told_ns")) - due).alias("error_ns"), (pl.col("vtime_ns") - pl.col("last_ns")).clip(lower_bound=0).alias("age_ns"),
+        (pl.col("truth_ns") - due).clip(lower_bound=0).alias("untold_ns"),
+    )  # fmt: skip
 
 
-def reads(trace: Path) -> pl.DataFrame:
-    """Every guest read of its stolen time against the truth at that vCPU's last entry.
+def publications(trace: Trace, *, policy: str | None = None) -> pl.DataFrame:
+    """Every guest entry of an enabled vCPU against the truth, in the trace's order; for the columns see `entries_of`. Errors: TraceDamaged."""
+    return _collected(trace, policy, entries_of)
 
-    columns: position u64, vtime_ns u64, vcpu u16, told_ns i64, true_ns i64, error_ns i64 (told - true); sorted by position.
+
+def reads(trace: Trace, *, policy: str | None = None) -> pl.DataFrame:
+    """Every guest read of a stolen time against the truth, in the trace's order; for the columns see `reads_of`. Errors: TraceDamaged."""
+    return _collected(trace, policy, reads_of)
+
+
+def _collected(trace: Trace, policy: str | None, select: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+    walk = Walk(trace, policy=policy)
+    return pl.concat(select(ledger) for step in walk.steps() for ledger in step.ledgers).sort(*KEY)
+
+
+def per_vcpu(trace: Trace, *, policy: str | None = None) -> pl.DataFrame:
+    """One row for each vCPU; for the columns see `Report.vcpus`. Errors: TraceDamaged."""
+    return steal(trace, policy=policy).vcpus
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The greatest absolute error: of which row, and how much (signed, ns)."""
+
+    table: str
+    position: int
+    sequence: int
+    vtime_ns: int
+    vcpu: int
+    told_ns: int
+    true_ns: int
+    error_ns: int
+
+    def command(self, trace: str) -> str:
+        """What shows the row."""
+        return f"tracekit dump {trace} {self.table} --from {self.position} --to {self.position + 1}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The stolen time of a trace. Times in ns.
+
+    vcpus: one row each; columns: vcpu u16; wall_ns, run_ns, wait_ns, block_ns i64: its life up to the end, conservation_ns: run + wait + block
+    - wall; stolen_ns: what the policy counted in all; epochs: PV_TIME_ST; and of the present epoch at the end: true_ns, told_ns u64 (in memory),
+    untold_ns (waited since the last guest entry), read_ns u64? (the guest's last own read), read_true_ns? (what it must have been);
+    accounted_ns?, accounted_at_ns? (the last steal column of /proc/stat, and when), accounted_behind_ns? (what the guest had been told of and not
+    shown yet: it charges at ticks and shows whole USER_HZ); entries i64, missing i64 (entries without the update that was due), reads i64, and
+    error_ns, read_error_ns: the greatest absolute errors; age_ns: the greatest age of what an own read saw.
     """
-    end_ns = int(scan(trace, "states").select(pl.col("vtime_ns").max()).collect().item() or 0)
-    truth = true_wait(scan(trace, "schedule"), end_ns)
-    calls = (
-        scan(trace, "hypercalls")
-        .filter((pl.col("function") == "PV_TIME_ST") & (pl.col("ret0").cast(pl.Int64, strict=False) >= 0))
-        .select("position", "sequence", "vcpu")
-        .sort("position", "sequence")
-    )
-    key = ["position", "sequence"]
-    epochs = (
-        calls.join_asof(truth.drop("sequence"), on="position", by="vcpu", strategy="backward", check_sortedness=False)
-        .select("position", "vcpu", pl.col("wait_ns").fill_null(0).alias("epoch_ns"))
-        .sort("position")
-    )
-    told = (
-        scan(trace, "pvtime")
-        .filter(pl.col("event") == "read")
-        .select(*key, "vtime_ns", "vcpu", pl.col("stolen_ns").cast(pl.Int64).alias("told_ns"))
-        .sort(*key)
-    )
-    return (
-        told.join_asof(truth.drop("sequence"), on="position", by="vcpu", strategy="backward", check_sortedness=False)
-        .join_asof(epochs, on="position", by="vcpu", strategy="backward", check_sortedness=False)
-        .with_columns(true_ns=pl.col("wait_ns").fill_null(0) - pl.col("epoch_ns").fill_null(0))
-        .with_columns(error_ns=pl.col("told_ns") - pl.col("true_ns"))
-        .select("position", "vtime_ns", "vcpu", "told_ns", "true_ns", "error_ns")
-        .collect()
-    )
+
+    policy: str
+    vcpus: pl.DataFrame
+    worst: Worst | None
+    entry_errors: Distribution
+    read_errors: Distribution
+    ages: Distribution
+    untold: Distribution
+
+    @property
+    def error_ns(self) -> int:
+        """The greatest absolute error at a guest entry or in a vCPU's read of its own structure."""
+        return abs(self.worst.error_ns) if self.worst is not None else 0
+
+    def as_json(self, trace: str) -> dict[str, Any]:
+        """Plain values."""
+        worst = self.worst
+        shown = None
+        if worst is not None and worst.error_ns:
+            names = ("table", "position", "sequence", "vtime_ns", "vcpu", "told_ns", "true_ns", "error_ns")
+            shown = {**{name: getattr(worst, name) for name in names}, "command": worst.command(trace)}
+        spread = {
+            "entry_error_ns": self.entry_errors, "read_error_ns": self.read_errors, "read_age_ns": self.ages,
+            "foreign_read_untold_ns": self.untold,
+        }  # fmt: skip
+        return {
+            "policy": self.policy, "error_ns": self.error_ns, "worst": shown,
+            "vcpus": self.vcpus.to_dicts(),
+            "distribution": {
+                name: {"count": one.count, "is_exact": one.is_exact, **one.percentiles()} for name, one in spread.items()
+            },
+        }  # fmt: skip
 
 
-def summary(trace: Path) -> pl.DataFrame:
-    """One row for each vCPU that read its stolen time.
+_ENTRIES = {"entries": pl.Int64, "missing": pl.Int64, "error_ns": pl.Int64}
+_READS = {"reads": pl.Int64, "read_error_ns": pl.Int64, "age_ns": pl.Int64}
+_LAST_READ = {"read_ns": pl.UInt64, "read_true_ns": pl.Int64}
 
-    columns: vcpu u16, reads u32, told_ns i64 (last), true_ns i64 (at that read), error_ns_max i64 (greatest absolute error of all).
-    """
-    return (
-        reads(trace)
-        .group_by("vcpu")
-        .agg(
-            pl.len().alias("reads"),
-            pl.col("told_ns").last(),
-            pl.col("true_ns").last(),
-            pl.col("error_ns").abs().max().alias("error_ns_max"),
+
+class Steal:
+    """Makes the report of a walk, step by step."""
+
+    def __init__(self, walk: Walk) -> None:
+        self._walk = walk
+        self._entry_errors, self._read_errors = Distribution(), Distribution()
+        self._ages, self._untold = Distribution(), Distribution()
+        self._worst: Worst | None = None
+        self._counts: list[dict[int, dict[str, int]]] = [{}, {}]
+        self._read: dict[int, tuple[int, int]] = {}
+        self._stat = StatParser()
+        self._accounted: dict[int, tuple[Reading, int | None]] = {}
+
+    def feed(self, step: Step) -> None:
+        """One window."""
+        for reading in self._stat.feed(step.tables["console"]):
+            self._accounted[reading.cpu] = reading, None
+        for ledger in step.ledgers:
+            entries, all_reads = entries_of(ledger), reads_of(ledger)
+            is_own = pl.col("reader") == pl.col("vcpu")
+            own, foreign = all_reads.filter(is_own), all_reads.filter(~is_own)
+            self._entry_errors.add(entries["error_ns"])
+            self._read_errors.add(all_reads["error_ns"])
+            self._ages.add(own["age_ns"])
+            self._untold.add(foreign["untold_ns"])
+            self._note_worst(entries)
+            self._note_worst(own.with_columns(table=pl.lit("pvtime")))
+            self._add(0, entries, pl.len().alias("entries"), pl.col("is_missing").sum().alias("missing"), _most("error_ns"))
+            worst_read = _most("error_ns").alias("read_error_ns")
+            self._add(1, own, pl.len().alias("reads"), worst_read, _most("age_ns"))
+            for vcpu, told_ns, true_ns in (
+                own.group_by("vcpu", maintain_order=True).last().select("vcpu", "told_ns", "true_ns").rows()
+            ):
+                self._read[vcpu] = told_ns, true_ns
+
+    def _add(self, which: int, rows: pl.DataFrame, *columns: pl.Expr) -> None:
+        for row in rows.group_by("vcpu").agg(*columns).iter_rows(named=True):
+            before = self._counts[which].setdefault(row.pop("vcpu"), dict.fromkeys(row, 0))
+            for name, value in row.items():
+                before[name] = max(before[name], value or 0) if name.endswith("_ns") else before[name] + value
+
+    def _note_worst(self, rows: pl.DataFrame) -> None:
+        if not rows.height:
+            return
+        row = rows.sort(pl.col("error_ns").abs().neg(), *KEY).row(0, named=True)
+        if self._worst is None or abs(row["error_ns"]) > abs(self._worst.error_ns):
+            self._worst = Worst(**{name: row[name] for name in Worst.__dataclass_fields__})
+
+    def close(self) -> Report:
+        """The report, after the last window."""
+        end_ns = int(self._walk.trace.manifest["end"]["vtime_ns"])
+        vcpus = self._walk.ledger.at(end_ns).select(
+            "vcpu", pl.lit(end_ns, pl.Int64).alias("wall_ns"), "run_ns", "wait_ns", "block_ns",
+            (pl.col("run_ns") + pl.col("wait_ns") + pl.col("block_ns") - end_ns).alias("conservation_ns"),
+            pl.col("clock_ns").alias("stolen_ns"), pl.col("epoch").alias("epochs"),
+            pl.when(_is_listening).then("due_ns").alias("true_ns"),
+            pl.when(_is_listening).then("mark_told_ns").cast(pl.UInt64).alias("told_ns"),
+            pl.when(_is_listening).then(pl.col("truth_ns") - pl.col("due_ns")).alias("untold_ns"),
+        )  # fmt: skip
+        read = [(vcpu, *values) for vcpu, values in self._read.items()]
+        stat = [(cpu, one.steal_ns, one.vtime_ns) for cpu, (one, _) in self._accounted.items()]
+        vcpus = vcpus.join(_frame(read, _LAST_READ), on="vcpu", how="left").join(
+            _frame(stat, {"accounted_ns": pl.Int64, "accounted_at_ns": pl.Int64}), on="vcpu", how="left"
         )
-        .sort("vcpu")
-    )
+        vcpus = vcpus.with_columns(accounted_behind_ns=pl.col("read_ns").cast(pl.Int64, strict=False) - pl.col("accounted_ns"))
+        for schema, counts in zip((_ENTRIES, _READS), self._counts, strict=True):
+            rows = [(vcpu, *(values[name] for name in schema)) for vcpu, values in counts.items()]
+            vcpus = vcpus.join(_frame(rows, schema), on="vcpu", how="left").with_columns(pl.col(*schema).fill_null(0))
+        return Report(
+            self._walk.policy, vcpus.sort("vcpu"), self._worst, self._entry_errors, self._read_errors, self._ages, self._untold
+        )
+
+
+def _most(name: str) -> pl.Expr:
+    return pl.col(name).abs().max()
+
+
+def _frame(rows: list[Any], schema: dict[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={"vcpu": pl.UInt16, **schema}, orient="row")
+
+
+def steal(trace: Trace, *, policy: str | None = None, rows: int = WINDOW_ROWS) -> Report:
+    """The report of a trace, in windows of about `rows` rows. Errors: TraceDamaged."""
+    walk = Walk(trace, policy=policy, rows=rows)
+    report = Steal(walk)
+    for step in walk.steps(*WANTS):
+        report.feed(step)
+    return report.close()

@@ -17,6 +17,7 @@ from tracekit import __version__
 from tracekit.formats.errors import TracekitError
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "analyze": ("tracekit.analyzers.cli:analyze", "How true a guest's stolen time was, and which invariants are broken."),
     "demo": ("tracekit.workbench.cli:demo", "Record a bundled guest on a contended host, replay it, show its steal report."),
     "dump": ("tracekit.formats.cli:dump", "Print the rows of a table, or the console's bytes."),
     "faults": ("tracekit.recorder.cli:faults", "List the faults that a hypervisor can be given, and what finds each."),

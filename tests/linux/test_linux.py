@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from support import REPOSITORY, console, files_of, replayed, rows, tracekit
 
-from tracekit.analyzers.steal import intervals, reads, scan
+from tracekit.analyzers.steal import reads
+from tracekit.analyzers.timeline import intervals
 from tracekit.formats.reader import Trace
 
 SAMPLE = REPOSITORY / "samples" / "linux"
@@ -68,16 +69,16 @@ def stat_readings(text: str) -> list[tuple[int, int, dict[int, int]]]:
 
 def check_steal(path: Path, vcpus: int) -> None:
     """Structure: exact at every read. /proc/stat: within 10 ms + one tick + the WAIT that was not reported yet."""
-    frame = reads(path)
+    trace = Trace.open(path)
+    frame = reads(trace)
     assert frame["vcpu"].n_unique() == vcpus
     assert frame["error_ns"].abs().max() == 0
     assert frame["told_ns"].max() > 10_000_000
-    end_ns = Trace.open(path).manifest["end"]["vtime_ns"]
-    pieces = intervals(scan(path, "schedule"), end_ns).collect()
+    pieces = intervals(trace)
     readings = stat_readings(console(path))
     assert len(readings) == 6
     for vcpu in range(vcpus):
-        waits = pieces.filter((pieces["vcpu"] == vcpu) & (pieces["state"] == "wait")).select("start_ns", "end_ns").rows()
+        waits = pieces.filter((pieces["vcpu"] == vcpu) & (pieces["kind"] == "wait")).select("start_ns", "end_ns").rows()
         told = frame.filter(frame["vcpu"] == vcpu).select("vtime_ns", "true_ns").rows()
 
         def waited(until: int, waits: list[tuple[int, int]] = waits) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from tracekit.analyzers.steal import summary
+from tracekit.analyzers.steal import per_vcpu
 from tracekit.formats.reader import Trace
 from tracekit.host.config import HostConfig, Neighbour
 from tracekit.recorder.record import Recorded, record
@@ -62,6 +62,6 @@ def run(path: Path, *, force: bool = False, tell: Callable[[str], None] = lambda
     trace = Trace.open(path, verify="all")
     result = Replay(trace).run()
     console = b"".join(row[4] for row in trace.rows("console")).decode("utf-8", "replace")
-    frame = summary(path)
-    steal = tuple(VcpuSteal(*(int(value) for value in row)) for row in frame.iter_rows())
+    rows = per_vcpu(trace).select("vcpu", "reads", "read_ns", "read_true_ns", "read_error_ns").rows()
+    steal = tuple(VcpuSteal(*(int(value) for value in row)) for row in rows if row[1])
     return Demo(recorded, console, result, steal)

@@ -1,0 +1,50 @@
+"""`tracekit analyze`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tracekit.formats.errors import InputError
+from tracekit.formats.units import parse_duration_ns
+
+NAMES = ("steal", "invariants")
+
+
+@click.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.argument("names", nargs=-1, metavar="[steal|invariants]...")
+@click.option(
+    "--tolerance", default="0ns", show_default=True, help="Greatest error of a total at guest entry that is still good."
+)
+@click.option("--policy", help="The publication policy whose formula is the truth. [default: the recorded one]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def analyze(trace: Path, names: tuple[str, ...], tolerance: str, policy: str | None, as_json: bool) -> None:
+    """How true the stolen time of TRACE was, and which invariants are broken.
+
+    steal: what was stolen, published, read and accounted, to the ns. invariants: every invariant that a trace can decide. Default: both.
+    Exit code 0: nothing found, 1: a finding or an error beyond the tolerance, 2: trouble.
+    """
+    from tracekit.analyzers.analysis import analyse
+    from tracekit.formats.reader import Trace
+
+    for name in names:
+        if name not in NAMES:
+            raise InputError(f"no analysis {name!r}; there are {', '.join(NAMES)}")
+    tolerance_ns = parse_duration_ns(tolerance)
+    opened = Trace.open(trace)
+    try:
+        done = analyse(opened, names or NAMES, policy=policy)
+    finally:
+        opened.close()
+    found: dict[str, Any] = done.as_json(str(trace), tolerance_ns)
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        for line in done.lines(str(trace), tolerance_ns):
+            click.echo(line)
+    sys.exit(0 if done.is_good(tolerance_ns) else 1)
