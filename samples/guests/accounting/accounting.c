@@ -13,7 +13,7 @@ typedef struct {
   u64 previous_steal;         // the cursor; it lives as long as the machine
   volatile u64 column[COLUMNS];
   u64 next_tick;
-  volatile u32 doing, ticks, phase_done;
+  volatile u32 doing, ticks, phase_done, is_online;
   u64 shown; // steal in the last reading
 } __attribute__((aligned(64))) Cpu;
 static Cpu cpus[VCPUS_MAX];
@@ -56,6 +56,7 @@ static void cpu_up(Cpu *cpu) {
   gic_init_cpu();
   gic_enable(27);
   cpu->doing = SYSTEM;
+  cpu->is_online = 1;
   cpu->next_tick = (counter() / TICK + 1) * TICK;
   timer_at(cpu->next_tick);
   irq_on();
@@ -76,6 +77,7 @@ static void cpu_down(Cpu *cpu) {
   sleep_ticks(1); // the rest of Linux's way down takes longer than a tick
   irq_off();
   timer_stop();
+  cpu->is_online = 0;
   cpu_off();
 }
 
@@ -95,6 +97,7 @@ static void print_stat(void) {
   print("\ncpu ");
   print_columns(sum);
   for (u32 vcpu = 0; vcpu < count; vcpu++) {
+    if (!cpus[vcpu].is_online) continue; // the sum has all CPUs, the lines those that are online
     print_label("cpu", vcpu);
     print_columns(columns[vcpu]);
   }
@@ -141,6 +144,8 @@ int main(void) {
   print(offered ? "using stolen time PV\n" : "no stolen time is offered\n");
   cpu_up(&cpus[0]);
   count = start_vcpus(VCPUS_MAX);
+  for (u32 vcpu = 1; vcpu < count; vcpu++)
+    while (!cpus[vcpu].is_online) spend(100);
   barrier();
   print_stat();
   for (u32 number = 1; number <= 3; number++) {
