@@ -24,7 +24,7 @@ FORMULAS: dict[str, pl.Expr] = {
     "kvm-x86-suspend": pl.col("wait_ns") + pl.col("suspend_ns"),
 }
 _TIMES: dict[str, tuple[str, ...]] = {
-    "run_ns": RUNS, "wait_ns": WAITS, "idle_ns": ("woken",), "yield_ns": ("yield",), "block_ns": BLOCKS, "offline_ns": ("offline",),
+    "run_ns": RUNS, "code_ns": ("run",), "wait_ns": WAITS, "idle_ns": ("woken",), "yield_ns": ("yield",), "block_ns": BLOCKS, "offline_ns": ("offline",),
     "suspend_ns": ("suspend",),
 }  # fmt: skip
 LEAVES = pl.col("state_before").is_in(list(RUNS)) & ~pl.col("state").is_in(list(RUNS))  # rows with which a vCPU stops running
@@ -34,7 +34,7 @@ _COUNT, _NS = pl.Int64, pl.Int64
 # What a window leaves to the next, for each vCPU: the last row of its ledger. Nothing in it is null; mark_epoch -1: no update so far.
 _KEPT: dict[str, pl.DataType | type[pl.DataType]] = {
     **dict.fromkeys(KEY, pl.UInt64), "vtime_ns": _NS, "vcpu": pl.UInt16, "event": EVENTS, "state": STATES, "since_ns": _NS,
-    **dict.fromkeys(_TIMES, _NS), "clock_ns": _NS, "entry_ns": _NS, "entry_run_ns": _NS, "vmm_run_ns": _NS, "entry_marks": _COUNT,
+    **dict.fromkeys(_TIMES, _NS), "clock_ns": _NS, "entry_ns": _NS, "entry_code_ns": _NS, "vmm_code_ns": _NS, "entry_marks": _COUNT,
     **dict.fromkeys(_COUNTS, _COUNT), "restores": _COUNT, "restored_ns": _NS, "base_ns": _NS, "truth_ns": _NS, "due_ns": _NS,
     "mark_told_ns": pl.Int128, "mark_truth_ns": _NS, "mark_ns": _NS, "mark_epoch": _COUNT, "mark_restores": _COUNT,
     "mark_odd": _COUNT, "mark_touched": _COUNT, "gone_epoch": _COUNT, "seen_ns": _NS,
@@ -89,7 +89,7 @@ class Ledger:
         read (of the structure by any vCPU, `reader`), odd (a host store of another size or place over its field), touch (a guest's store
         into the structure), restore, vmm, gone (reset or kexec), board (a snapshot or restore of the whole board);
         told_ns i128?, ipa u64?, revision u32?, attributes u32?, reader u16?, size u64?, value u64?: of the row;
-        state, state_before: of the thread, after and before the row; accumulated up to the row: run_ns, wait_ns (yield_ns: the part that
+        state, state_before: of the thread, after and before the row; accumulated up to the row: run_ns (code_ns: the part that is no poll), wait_ns (yield_ns: the part that
         yields began; idle_ns: the part that began in WFI), block_ns (offline_ns, suspend_ns: parts of it); clock_ns i64: what the policy counts;
         truth_ns i64: what an update here must store; due_ns i64: what must stand in memory: the truth at the last guest entry;
         entry_ns i64: time of the last switch-in; guest_ran bool: guest code has run since; updates i64: since then; epoch i64: PV_TIME_ST so
@@ -209,15 +209,15 @@ def _truth(frame: pl.DataFrame) -> pl.DataFrame:
         _total("epoch", event == "st"),
         pl.col("restores").forward_fill(),
         _latest("entry_ns", event == "run", pl.col("vtime_ns")),
-        _latest("entry_run_ns", event == "run", pl.col("run_ns")),
+        _latest("entry_code_ns", event == "run", pl.col("code_ns")),
         _latest("seen_ns", event.is_in(["turn", "st", "enable"]) | (pl.col("reader") == pl.col("vcpu")), pl.col("vtime_ns")),
-        _latest("vmm_run_ns", event == "vmm", pl.col("run_ns") + pl.col("amount_ns")),
+        _latest("vmm_code_ns", event == "vmm", pl.col("code_ns") + pl.col("amount_ns")),
     )
     frame = frame.with_columns(_latest("gone_epoch", event == "gone", pl.col("epoch")))
     now = pl.col("clock_ns") + pl.col("restored_ns")
     frame = frame.with_columns(_latest("base_ns", event == "st", now))
     return frame.with_columns(
-        truth_ns=now - pl.col("base_ns"), guest_ran=pl.col("run_ns") > pl.max_horizontal("entry_run_ns", "vmm_run_ns")
+        truth_ns=now - pl.col("base_ns"), guest_ran=pl.col("code_ns") > pl.max_horizontal("entry_code_ns", "vmm_code_ns")
     )
 
 
@@ -233,7 +233,7 @@ def _updates(frame: pl.DataFrame) -> pl.DataFrame:
         _total("head", (event == "touch") & pl.col("reaches_head")),
     )
     told = pl.when(event == "st").then(pl.lit(0, pl.Int128)).otherwise("told_ns")
-    has_left = LEAVES & (pl.col("run_ns") > pl.col("entry_run_ns"))
+    has_left = LEAVES & (pl.col("code_ns") > pl.col("entry_code_ns"))
     frame = frame.with_columns(
         _latest("entry_marks", event == "run", pl.col("marks")),
         _latest("due_ns", is_mark | has_left, pl.col("truth_ns")),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from tracekit.analyzers.events import RUNS
 from tracekit.analyzers.findings import Tally
 from tracekit.analyzers.ledger import LEAVES
 
@@ -139,8 +138,8 @@ class Values:
 
     def close(self, kept: pl.DataFrame) -> None:
         """The end of the trace. kept: each vCPU's last row; a vCPU that still ran there, and was seen running, must have been told."""
-        ran_ns = pl.col("run_ns") + (pl.col("seen_ns") - pl.col("since_ns")).clip(lower_bound=0)
-        ran = pl.col("state").is_in(list(RUNS)) & (ran_ns > pl.max_horizontal("entry_run_ns", "vmm_run_ns"))
+        ran_ns = pl.col("code_ns") + (pl.col("seen_ns") - pl.col("since_ns")).clip(lower_bound=0)
+        ran = (pl.col("state") == "run") & (ran_ns > pl.max_horizontal("entry_code_ns", "vmm_code_ns"))
         misses = (
             ran & (pl.col("marks") == pl.col("entry_marks")) & _is_listening & (pl.col("truth_ns") != pl.col("mark_truth_ns"))
         )

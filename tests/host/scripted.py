@@ -22,7 +22,7 @@ BEFORE = {
     "unsuspend": {"suspend"},
 }  # fmt: skip
 REASONS = {
-    "online": {"start", "power_on"}, "offline": {"start", "power_off", "directive"}, "poll": {"wfi"},
+    "online": {"start", "power_on"}, "offline": {"start", "power_off", "directive"}, "poll": {"wfi", "poll"},
     "run": {"start", "slice", "wakeup", "latency", "balance", "wfi", "wfe", "poll", "suspend", "power_off", "neighbour", "quota",
             "fault", "directive"},
     "preempt": {"slice", "wakeup", "quota", "directive"}, "block": {"wfi", "suspend", "poll", "fault", "neighbour", "directive"},

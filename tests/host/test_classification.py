@@ -64,7 +64,7 @@ CLASSIFICATION = [
         "polling, preempted, goes on polling, sleeps",
         host(halt_poll_ns=2_000 * US, neighbours=(THREE,)),
         [("run", 3_000 * US), ("sleep", 6_000 * US), ("run", 20_000 * US)],
-        [RUN, ("poll", "wfi", 3_000), ("preempt", "slice", 4_000), ("run", "neighbour", 7_000), ("block", "poll", 8_000),
+        [RUN, ("poll", "wfi", 3_000), ("preempt", "slice", 4_000), ("run", "neighbour", 7_000), ("poll", "poll", 7_000), ("block", "poll", 8_000),
          ("wake", "timer", 9_000), ("run", "wakeup", 9_000)], 3_000,
     ),
     Row(

@@ -12,6 +12,7 @@ import pytest
 from readings import STEAL, Waits, publication_errors, readings, steals
 from support import REPOSITORY, console, replayed, rows
 
+from tracekit.analyzers.invariants import invariants
 from tracekit.formats.reader import Trace
 from tracekit.recorder.record import record
 from tracekit.recorder.scenario import Scenario, read_scenario
@@ -216,7 +217,8 @@ def test_polling(tmp_path: Path) -> None:
     path = run(tmp_path / "a.tkt", scenario("polling"), replays=False)
     events = [(row["event"], row["reason"]) for row in rows(path, "schedule") if row["vcpu"] == 0]
     after_poll = {following[0] for this, following in pairwise(events) if this[0] == "poll"}
-    assert "preempt" in after_poll
+    assert "preempt" in after_poll and ("poll", "poll") in events  # it goes on polling when its turn comes
+    assert invariants(Trace.open(path)) == []  # and nothing need be told before guest code runs
     chosen = scenario("polling")
     asleep = run(tmp_path / "b.tkt", replace(chosen, host=replace(chosen.host, halt_poll_ns=0)), replays=False)
     assert told_ns(path, 0) > told_ns(asleep, 0)

@@ -227,6 +227,8 @@ class Scheduler(Queues):
         assert thread is not None
         left_ns = thread.poll_left_ns if thread.sleeps else thread.vmm_left_ns
         if left_ns:
+            if thread.sleeps and not resumes:  # preempted while it polled: no guest code comes now
+                now_ns = pcpu.local_ns = self.row("poll", thread, now_ns, "poll")
             pcpu.busy_from_ns = now_ns
             pcpu.busy_end = self._agenda.push(now_ns + left_ns, lambda now: self._end_busy(pcpu, now), matters=True)
         elif thread.sleeps:
