@@ -47,6 +47,7 @@ class Meter:
     on: dict[int, int] = field(default_factory=dict)
     pieces: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     owed_ns: dict[int, int] = field(default_factory=dict)  # run_delay less WAIT, since a thread was changed
+    vmm_until_ns: dict[int, int] = field(default_factory=dict)  # the RUN time up to which the VMM has the thread
 
     def row(self, row: Transition) -> None:
         """One row of `schedule`."""
@@ -81,6 +82,11 @@ class Meter:
         if told.kind == "thread_change":
             assert told.vcpu is not None
             self.change_thread(told.vcpu, told.value, told.at_ns)
+        if told.kind == "vmm":
+            assert told.vcpu is not None and self.state[told.vcpu] == "run"
+            begin_ns = self.run_ns(told.vcpu, told.at_ns)
+            assert begin_ns >= self.vmm_until_ns.get(told.vcpu, 0)
+            self.vmm_until_ns[told.vcpu] = begin_ns + told.value
 
     def change_thread(self, vcpu: int, run_delay_ns: int, now_ns: int) -> None:
         """From now_ns on, another thread with this run_delay."""
@@ -91,6 +97,10 @@ class Meter:
         times = self.times_ns.get(thread, {})
         ongoing = self.state.get(thread) in ("wait", "yield") and now_ns is not None
         return times.get("wait", 0) + times.get("yield", 0) + ((now_ns or 0) - self.since_ns[thread] if ongoing else 0)
+
+    def run_ns(self, thread: int, now_ns: int) -> int:
+        """RUN of a running thread up to now_ns."""
+        return self.time_ns(thread, "run") + now_ns - self.since_ns[thread]
 
     def time_ns(self, thread: int, state: str) -> int:
         """Time in a state up to the last row."""
@@ -166,6 +176,7 @@ class Driver:
                 times.update({"yield": 0, "offline": 0, "suspend": 0})
             elif directive.kind == "reset":
                 self.host.set_power(vcpu, vcpu == 0, vcpu == 0)
+                self.meter.vmm_until_ns.pop(vcpu, None)
                 self.scripts[vcpu].index = self.scripts[vcpu].left = 0
         if directive.kind == "reset":
             for vcpu in range(1, len(self.scripts)):
@@ -177,6 +188,7 @@ class Driver:
         assert step.now_ns < step.horizon_ns and self.host.is_running(step.vcpu) and not self.host.is_blocked(step.vcpu)
         assert self.meter.state[step.vcpu] == "run" and step.now_ns >= self.meter.last_ns[step.vcpu]
         assert not step.resumes or (step.loaded and step.now_ns >= self.meter.pcpu_last_ns[step.pcpu])
+        assert self.meter.run_ns(step.vcpu, step.now_ns) >= self.meter.vmm_until_ns.get(step.vcpu, 0)
         if step.loaded:
             self.delays.append((step.vcpu, self.host.run_delay_ns(step.vcpu)))
         self._check_clocks(step.vcpu)

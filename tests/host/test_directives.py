@@ -118,11 +118,18 @@ def test_vmm_preempted_goes_on_with_what_is_left() -> None:
 
 
 def test_vmm_time_of_a_sleeper_comes_before_its_guest_code() -> None:
-    """Told at once, spent after the wake; two of them add up."""
+    """Told when it begins, after the wake; two of them add up."""
     config = host(at(2_000, "vmm", duration=300), at(2_500, "vmm", duration=700))
     driver = play(config, [[("run", 1_000 * US), ("sleep", 4_000 * US), *BUSY]], 7_000 * US)
-    assert [(one.at_ns // US, one.value // US) for one in driver.meter.told] == [(2_000, 300), (2_500, 700)]
+    assert driver.meter.told == [Told("vmm", 0, None, 1_000 * US, 5_000 * US)]
     assert loads(driver) == [(0, False), (6_000, True)]
+
+
+def test_vmm_time_during_vmm_time_comes_after_it() -> None:
+    """And is told then; the guest goes on once."""
+    driver = play(host(at(1_000, "vmm", duration=2_000), at(2_000, "vmm", duration=500)), [BUSY], 4_000 * US)
+    assert [(one.at_ns // US, one.value // US) for one in driver.meter.told] == [(1_000, 2_000), (3_000, 500)]
+    assert loads(driver) == [(0, False), (3_500, True)]
 
 
 def test_a_vcpu_that_is_off_has_no_vmm_time_and_no_fault() -> None:

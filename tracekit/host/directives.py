@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tracekit.host.agenda import Agenda
 from tracekit.host.config import SESSION_KINDS, Directive
 from tracekit.host.scheduler import Scheduler
@@ -14,10 +12,9 @@ from tracekit.host.threads import Absence, Thread, ThreadState
 class Director:
     """Carries directives out; those of the session become alarms."""
 
-    def __init__(self, scheduler: Scheduler, agenda: Agenda, tell: Callable[[Told], None] | None) -> None:
+    def __init__(self, scheduler: Scheduler, agenda: Agenda) -> None:
         self._scheduler = scheduler
         self._agenda = agenda
-        self._tell_row = tell
 
     def direct(self, directive: Directive, now_ns: int) -> Alarm | None:
         """Do what the directive says."""
@@ -59,10 +56,6 @@ class Director:
         if thread.state is ThreadState.RUN:
             return self._scheduler.pcpus[thread.pcpu].earliest_ns(now_ns)
         return max(now_ns, thread.since_ns, thread.last_row_ns)
-
-    def _tell(self, kind: str, vcpu: int | None, size: int | None, value: int, at_ns: int) -> None:
-        if self._tell_row is not None:
-            self._tell_row(Told(kind, vcpu, size, value, at_ns))
 
     # --- pause and resume ----------------------------------------------------------------------------------------------------------
 
@@ -112,18 +105,13 @@ class Director:
     # --- the thread's own time -----------------------------------------------------------------------------------------------------
 
     def _vmm(self, thread: Thread, duration_ns: int, now_ns: int) -> None:
-        """The VMM works on the thread before its guest code runs (again). A vCPU that is off has no such thing."""
+        """The VMM works on the thread before its guest code runs (again), and says so when it begins. A vCPU that is off has no such thing."""
         if not thread.is_online:
             return
-        scheduler, pcpu = self._scheduler, self._scheduler.pcpus[thread.pcpu]
-        at_ns = self._earliest_ns(thread, now_ns)
-        runs = thread.state is ThreadState.RUN and not thread.sleeps
-        if runs:
-            at_ns = scheduler.interrupt_busy(pcpu, at_ns)
-        thread.vmm_left_ns += duration_ns
-        self._tell("vmm", thread.vcpu, None, duration_ns, at_ns)
-        if runs:
-            scheduler.go_on(pcpu, at_ns, resumes=True)
+        thread.vmm_due_ns += duration_ns
+        pcpu = self._scheduler.pcpus[thread.pcpu]
+        if thread.state is ThreadState.RUN and pcpu.runs_guest:
+            self._scheduler.go_on(pcpu, self._scheduler.interrupt_busy(pcpu, now_ns), resumes=True)
 
     def _stall(self, thread: Thread, duration_ns: int, now_ns: int) -> None:
         """Guest code meets a fault: now, or when it runs next. A guest that waits for an interrupt meets none."""
@@ -141,7 +129,7 @@ class Director:
             self._scheduler.mark_wait(thread, at_ns)
         elif thread.state is ThreadState.RUN:
             self._scheduler.pcpus[thread.pcpu].is_loaded = True
-        self._tell("thread_change", thread.vcpu, None, run_delay_ns, at_ns)
+        self._scheduler.tell(Told("thread_change", thread.vcpu, None, run_delay_ns, at_ns))
 
     # --- the host as a whole -------------------------------------------------------------------------------------------------------
 
@@ -149,7 +137,7 @@ class Director:
         pcpu = self._scheduler.pcpus[index]
         at_ns = max(pcpu.earliest_ns(now_ns), pcpu.last_row_ns)
         pcpu.skew_ns = skew_ns
-        self._tell("clock_skew", None, index, skew_ns, at_ns)
+        self._scheduler.tell(Told("clock_skew", None, index, skew_ns, at_ns))
 
     def _suspend(self, duration_ns: int, now_ns: int) -> None:
         """Nothing runs on the whole host; what would have happened meanwhile happens after it."""

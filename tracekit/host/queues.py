@@ -1,4 +1,4 @@
-"""Threads, the physical CPUs' queues, and what waiting in them costs; every row of `schedule` is made here."""
+"""Threads, the physical CPUs' queues, and what waiting in them costs; every row of the host is made here."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ from collections.abc import Callable
 from tracekit.host.agenda import Agenda
 from tracekit.host.config import HostConfig
 from tracekit.host.quota import Budget
-from tracekit.host.steps import Transition
+from tracekit.host.steps import Told, Transition
 from tracekit.host.threads import Absence, Pcpu, Thread, ThreadState
 
 
 class Queues:
     """Physical CPUs, their queues, vCPU threads (thread i is vCPU i) and neighbours."""
 
-    def __init__(self, config: HostConfig, vcpu_count: int, agenda: Agenda, emit: Callable[[Transition], None]) -> None:
+    def __init__(
+        self,
+        config: HostConfig,
+        vcpu_count: int,
+        agenda: Agenda,
+        emit: Callable[[Transition], None],
+        tell: Callable[[Told], None] | None,
+    ) -> None:
         self._emit = emit
+        self._tell = tell
         self._agenda = agenda
         skews = (*config.clock_skew_ns, *(0 for _ in range(config.pcpus)))
         self.pcpus = [Pcpu(index, skews[index]) for index in range(config.pcpus)]
@@ -39,6 +47,11 @@ class Queues:
         pcpu.last_row_ns = thread.last_row_ns = at_ns
         self._emit(Transition(event, thread.number, thread.vcpu, thread.pcpu, from_pcpu, reason, at_ns))
         return at_ns
+
+    def tell(self, told: Told) -> None:
+        """One row of `directives`."""
+        if self._tell is not None:
+            self._tell(told)
 
     @staticmethod
     def change(thread: Thread, state: ThreadState, at_ns: int, absence: Absence = Absence.SLEEP) -> None:

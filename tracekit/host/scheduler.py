@@ -11,7 +11,7 @@ from tracekit.host.agenda import Agenda
 from tracekit.host.config import HostConfig
 from tracekit.host.policies import policy_for
 from tracekit.host.queues import Queues
-from tracekit.host.steps import Transition
+from tracekit.host.steps import Told, Transition
 from tracekit.host.threads import Absence, Pcpu, Thread, ThreadState
 
 
@@ -19,9 +19,15 @@ class Scheduler(Queues):
     """Who runs when, and what a thread does on its pCPU."""
 
     def __init__(
-        self, config: HostConfig, vcpu_count: int, seed: int, agenda: Agenda, emit: Callable[[Transition], None]
+        self,
+        config: HostConfig,
+        vcpu_count: int,
+        seed: int,
+        agenda: Agenda,
+        emit: Callable[[Transition], None],
+        tell: Callable[[Told], None] | None = None,
     ) -> None:
-        super().__init__(config, vcpu_count, agenda, emit)
+        super().__init__(config, vcpu_count, agenda, emit, tell)
         self._config = config
         self._policy = policy_for(config, seed)
 
@@ -225,6 +231,10 @@ class Scheduler(Queues):
         resumes: it has been on this pCPU before now_ns."""
         thread = pcpu.current
         assert thread is not None
+        if thread.vmm_due_ns and not thread.vmm_left_ns and not thread.sleeps:
+            now_ns = max(now_ns, pcpu.last_row_ns)
+            self.tell(Told("vmm", thread.vcpu, None, thread.vmm_due_ns, now_ns))
+            thread.vmm_left_ns, thread.vmm_due_ns = thread.vmm_due_ns, 0
         left_ns = thread.poll_left_ns if thread.sleeps else thread.vmm_left_ns
         if left_ns:
             if thread.sleeps and not resumes:  # preempted while it polled: no guest code comes now

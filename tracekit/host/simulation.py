@@ -32,8 +32,8 @@ class Host:
     ) -> None:
         self._config = config
         self._agenda = Agenda()
-        self._scheduler = Scheduler(config, vcpu_count, seed, self._agenda, emit)
-        self._director = Director(self._scheduler, self._agenda, tell)
+        self._scheduler = Scheduler(config, vcpu_count, seed, self._agenda, emit, tell)
+        self._director = Director(self._scheduler, self._agenda)
         self._vcpus, self._pcpus = self._scheduler.vcpus, self._scheduler.pcpus
         self._alarms: dict[int, Event] = {}
         self._now_ns = 0
@@ -170,7 +170,7 @@ class Host:
         for event in (thread.coming, thread.stall_end):
             self._agenda.cancel(event)
         thread.coming = thread.stall_end = None
-        thread.poll_left_ns = thread.vmm_left_ns = thread.stall_ns = 0
+        thread.poll_left_ns = thread.vmm_due_ns = thread.vmm_left_ns = thread.stall_ns = 0
 
     def new_thread(self, vcpu: int, run_delay_ns: int) -> None:
         """The paused vCPU goes on in a thread of a new host, which has waited run_delay_ns so far: all its clocks start anew."""

@@ -62,7 +62,8 @@ class Thread:
     sleeps: bool = False  # WFI or CPU_SUSPEND, and not woken since
     coming: Event | None = None  # its wake or power-on is under way
     poll_left_ns: int = 0  # it polls before it sleeps
-    vmm_left_ns: int = 0  # the VMM's work before guest code runs again
+    vmm_due_ns: int = 0  # work that the VMM will do before guest code runs again
+    vmm_left_ns: int = 0  # and what is left of what it has begun
     stall_ns: int = 0  # a fault that its guest code will meet
     stall_end: Event | None = None  # it meets one
     is_paused_by_directive: bool = False
