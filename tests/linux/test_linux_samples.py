@@ -12,6 +12,9 @@ import pytest
 from readings import IDLE, STEAL, SYSTEM, UNIT_NS, USER, Waits, publication_errors, readings, steals
 from support import REPOSITORY, console, recorded, rows, tracekit
 
+from tracekit.analyzers.invariants import invariants
+from tracekit.formats.reader import Trace
+
 TICK_NS = 4_000_000
 
 
@@ -33,6 +36,11 @@ def run(path: Path, name: str, *options: object, boots: bool = True) -> Path:
     return path
 
 
+def broken(path: Path) -> list[str]:
+    """The invariants that `tracekit analyze` finds broken."""
+    return sorted({one.invariant for one in invariants(Trace.open(path))})
+
+
 def test_resonance(tmp_path: Path) -> None:
     """Truth: a quarter each. Shown: a third of user time on three CPUs, none on the fourth. stolen_time itself is exact."""
     path = run(tmp_path / "a.tkt", "linux_resonance")
@@ -47,6 +55,7 @@ def test_resonance(tmp_path: Path) -> None:
         assert columns[STEAL] / units == pytest.approx(0.75, abs=0.02)
         assert set(publication_errors(path, vcpu)) == {0}
     sums = sorted(columns[USER] + columns[STEAL] for columns in shown.values())
+    assert broken(path) == ["G2"]  # more time than there was, on three CPUs
     assert sums[0] / units == pytest.approx(0.75, abs=0.02) and sums[1] / units == pytest.approx(1.09, abs=0.02)
 
 
@@ -58,6 +67,7 @@ def test_backward_step(tmp_path: Path) -> None:
     before = [row["stolen_ns"] for row in told if row["vtime_ns"] < restore["vtime_ns"]][-1]
     after = next(row["stolen_ns"] for row in told if row["vtime_ns"] >= restore["vtime_ns"])
     assert before > 300_000_000 and after < 20_000_000
+    assert broken(path) == ["G1", "L2"]
     shown = steals(path, 0)
     lost = [earlier - later for earlier, later in pairwise(shown) if later < earlier]
     assert len(lost) == 1 and lost[0] * UNIT_NS == pytest.approx(before, abs=60_000_000)
@@ -72,6 +82,7 @@ def test_no_steal_acc(tmp_path: Path) -> None:
     path = run(tmp_path / "a.tkt", "linux_no_steal_acc")
     text = console(path)
     assert "Kernel command line: " in text and " no-steal-acc " in text and "Unknown kernel command line" not in text
+    assert broken(path) == []
     first, last = readings(path)[0], readings(path)[-1]
     waits = Waits(path, 0)
     shown = (last.cpus[0][STEAL] - first.cpus[0][STEAL]) * UNIT_NS
@@ -90,6 +101,7 @@ def test_hotplug(tmp_path: Path) -> None:
     text = console(path)
     assert "INIT: down: cpu1" in text and "INIT: up: cpu1" in text and "refused" not in text
     assert [sorted(reading.cpus) for reading in readings(path)] == [[0, 1], [0, 1], [0], [0, 1]]
+    assert broken(path) == ["G1", "L1"]
     before, after = steals(path, 1)[-2:]
     again = [row["vtime_ns"] for row in rows(path, "hypercalls") if row["function"] == "PV_TIME_ST"][-1]
     gained = Waits(path, 1).between(again, readings(path)[-1].begin_ns)

@@ -21,6 +21,15 @@ from tracekit.recorder.session import EndReason
 FOLDER = REPOSITORY / "samples" / "scenarios"
 MS = 1_000_000
 
+# What `tracekit analyze` finds: the invariants that each broke, on which vCPUs. The others are clean.
+FINDINGS = {
+    "forge": {("S5", 0)},
+    "hotplug": {("G1", 1), ("L1", 1)},
+    "kexec": {("L5", 1)},
+    "slots": {("S4", 0)},
+    "thread_change": {("L1", 0), ("G1", 0)},
+}
+
 
 def scenario(name: str) -> Scenario:
     """A scenario of the folder."""
@@ -58,6 +67,13 @@ def test_every_scenario_says_what_it_shows(path: Path) -> None:
     text = path.read_text()
     assert text.startswith("# ") and re.search(r"[.)]\n(?!#)", text)
     assert f"`{path.stem}`" in (REPOSITORY / "samples" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(FOLDER.glob("[!l]*.toml"))] + ["live_migration"])
+def test_findings(tmp_path: Path, name: str) -> None:
+    """Exactly these invariants are broken, each first on this vCPU."""
+    found = invariants(Trace.open(run(tmp_path / "a.tkt", scenario(name), replays=False)))
+    assert {(one.invariant, one.vcpu) for one in found} == FINDINGS.get(name, set())
 
 
 @pytest.mark.parametrize("name", ["contended", "pause", "migration", "vmm", "polling", "hotplug", "throttle"])
