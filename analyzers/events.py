@@ -28,7 +28,7 @@ IS_ST = (
 )  # a PV_TIME_ST that succeeded
 BY_HOST = ("pvtime", "fault")  # host stores that are updates; those of pvtime_enable are part of a PV_TIME_ST
 NS_MAX = 1 << 62
-KINDS = ("snapshot", "restore", "vmm", "reset", "kexec")
+KINDS = ("snapshot", "restore", "vmm", "thread_change", "reset", "kexec")
 
 
 def wants(places: Places) -> dict[str, Want]:
@@ -95,7 +95,8 @@ def _pvtime(rows: pl.DataFrame, places: Places) -> list[pl.DataFrame]:
 
 
 def _directives(rows: pl.DataFrame, places: Places) -> list[pl.DataFrame]:
-    """restore and vmm of a vCPU; what concerns the board, once for each vCPU; gone: reset and kexec, from which nobody listens."""
+    """restore and vmm of a vCPU (a thread change is VMM time too, of no length: KVM_RUN returns and begins again); what concerns the board,
+    once for each vCPU; gone: reset and kexec, from which nobody listens."""
     rows = rows.filter(pl.col("kind").is_in(list(KINDS)))
     everybody = pl.DataFrame({"vcpu": range(places.vcpu_count)}, schema={"vcpu": pl.UInt16})
     rows = pl.concat(
@@ -109,9 +110,11 @@ def _directives(rows: pl.DataFrame, places: Places) -> list[pl.DataFrame]:
     event = (
         pl.when(kind.is_in(["reset", "kexec"])).then(pl.lit("gone"))
         .when(pl.col("is_board") & (kind != "vmm")).then(pl.lit("board"))
+        .when(kind == "thread_change").then(pl.lit("vmm"))
         .when(kind != "snapshot").then(kind)
     )  # fmt: skip
-    amount = pl.col("value").clip(upper_bound=NS_MAX).cast(pl.Int64).fill_null(0).alias("amount_ns")
+    taken = pl.when(kind == "thread_change").then(0).otherwise(pl.col("value"))
+    amount = taken.clip(upper_bound=NS_MAX).cast(pl.Int64).fill_null(0).alias("amount_ns")
     rows = rows.select(*_place(), event.cast(EVENTS).alias("event"), amount, "kind", "value", "size")
     return [rows.filter(pl.col("event").is_not_null())]
 
