@@ -111,7 +111,7 @@ class Report:
     vcpus: one row each; columns: vcpu u16; wall_ns, run_ns, wait_ns, block_ns i64: its life up to the end, conservation_ns: run + wait + block
     - wall; stolen_ns: what the policy counted in all; epochs: PV_TIME_ST; and of the present epoch at the end: true_ns, told_ns u64 (in memory),
     untold_ns (waited since the last guest entry), read_ns u64? (the guest's last own read), read_true_ns? (what it must have been);
-    accounted_ns?, accounted_at_ns? (the last steal column of /proc/stat, and when), accounted_behind_ns? (what the guest had been told of and not
+    accounted_ns u64?, accounted_at_ns? (the last steal column of /proc/stat, and when), accounted_behind_ns? (what the guest had been told of and not
     shown yet: it charges at ticks and shows whole USER_HZ); entries i64, missing i64 (entries without the update that was due), reads i64, and
     error_ns, read_error_ns: the greatest absolute errors; age_ns: the greatest age of what an own read saw.
     """
@@ -216,9 +216,10 @@ class Steal:
         read = [(vcpu, *values) for vcpu, values in self._read.items()]
         stat = [(cpu, one.steal_ns, one.vtime_ns) for cpu, (one, _) in self._accounted.items()]
         vcpus = vcpus.join(_frame(read, _LAST_READ), on="vcpu", how="left").join(
-            _frame(stat, {"accounted_ns": pl.Int64, "accounted_at_ns": pl.Int64}), on="vcpu", how="left"
+            _frame(stat, {"accounted_ns": pl.UInt64, "accounted_at_ns": pl.Int64}), on="vcpu", how="left"
         )
-        vcpus = vcpus.with_columns(accounted_behind_ns=pl.col("read_ns").cast(pl.Int64, strict=False) - pl.col("accounted_ns"))
+        read_ns, accounted_ns = (_signed(pl.col(name).cast(pl.Int128)) for name in ("read_ns", "accounted_ns"))
+        vcpus = vcpus.with_columns(accounted_behind_ns=read_ns - accounted_ns)
         for schema, counts in zip((_ENTRIES, _READS), self._counts, strict=True):
             rows = [(vcpu, *(values[name] for name in schema)) for vcpu, values in counts.items()]
             vcpus = vcpus.join(_frame(rows, schema), on="vcpu", how="left").with_columns(pl.col(*schema).fill_null(0))
