@@ -334,6 +334,16 @@ def test_forged_stolen_time(tmp_path: Path, profile: str, base: int) -> None:
     assert replayed(tmp_path / "a.tkt").is_identical
 
 
+@pytest.mark.parametrize("vcpus", [1, 2, 4])
+def test_token(tmp_path: Path, vcpus: int) -> None:
+    """Everybody gets the token as often; where WFE does not yield, a CPU that waits for it burns its whole slice."""
+    recorded(tmp_path / "a.tkt", "token", vcpus=vcpus, host=HostConfig(slice_ns=500_000))
+    told = re.findall(r"cpu\d: waited in WFE (\d+) times, told (\d+) ns stolen", console(tmp_path / "a.tkt"))
+    assert len(told) == vcpus and console(tmp_path / "a.tkt").endswith("PASS\n")
+    assert all((int(times) > 100_000) == (vcpus > 1) for times, _ in told)
+    assert replayed(tmp_path / "a.tkt").is_identical
+
+
 def test_conduit_that_there_is_not(tmp_path: Path) -> None:
     """One line that names the key and what is allowed."""
     done = tracekit("record", scenario("discover").image, "--conduit", "svc", "-o", tmp_path / "a.tkt")
