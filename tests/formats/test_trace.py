@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pyarrow.ipc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import files_of, tracekit
+from support import REPOSITORY, environment, files_of, replayed, tracekit
 
 from tracekit.formats import manifest as manifests
 from tracekit.formats.errors import (
@@ -397,3 +400,27 @@ def test_sizes() -> None:
     assert [parse_size(text) for text in ("4096", "1K", "512M", "2GiB")] == [4096, 1024, 512 << 20, 2 << 30]
     with pytest.raises(InputError):
         parse_size("lots")
+
+
+OLDER = """
+import sys
+import tracekit.formats.tables as tables
+tables.MINOR = 0
+for name, count in (("schedule.event", 14), ("schedule.reason", 21), ("directives.kind", 12)):
+    tables.DICTIONARIES[name] = tables.DICTIONARIES[name][:count]
+from pathlib import Path
+from support import busy_host, recorded
+recorded(Path(sys.argv[1]), "steal", host=busy_host())
+"""
+
+
+def test_a_trace_of_version_1_0(tmp_path: Path) -> None:
+    """Shorter dictionaries, the same indices: whole, replayed and analysed by this version."""
+    path = tmp_path / "old.tkt"
+    environment_ = environment(PYTHONPATH=os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests"))))
+    done = subprocess.run([sys.executable, "-c", OLDER, str(path)], env=environment_, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Trace.open(path).manifest["format"]["minor"] == 0
+    assert verify(path) == []
+    assert replayed(path).is_identical
+    assert tracekit("analyze", path).returncode == 0
