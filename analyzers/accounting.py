@@ -17,7 +17,7 @@ class Accounting:
         self._tally = tally
         self._stat = StatParser()
         self._last: dict[int, Reading] = {}
-        self._enables: dict[int, list[tuple[int, int]]] = {}  # PV_TIME_ST of each vCPU since its last reading
+        self._enables: dict[int, list[tuple[int, int]]] = {}  # repeated PV_TIME_ST since its steal stepped back
         self._enabled: set[int] = set()
         self._idle_ns: dict[int, int] = {}
 
@@ -54,14 +54,13 @@ class Accounting:
             self._idle_ns[now.cpu] = idle_ns
         before = self._last.get(now.cpu)
         self._last[now.cpu] = now
-        again = self._enables.pop(now.cpu, [])
         if before is None:
             return
         if now.steal_ns < before.steal_ns:
             expected, found = f"at least {before.steal_ns} ns of steal on CPU {now.cpu}, as before", f"{now.steal_ns} ns"
             self._say("G1", now, expected, found)
-            if again:
-                told = f"{found}: its cursor is of before the PV_TIME_ST at position {again[0][0]}"
+            if again := self._enables.pop(now.cpu, []):
+                told = f"{found}: its cursor is of before the PV_TIME_ST at position {again[-1][0]}"
                 self._say("L1", now, expected, told)
         used_ns = [after - earlier for after, earlier in zip(now.times_ns, before.times_ns, strict=True)]
         wall_ns = now.end_ns - before.begin_ns

@@ -123,12 +123,15 @@ def _writes(rows: pl.DataFrame, places: Places) -> list[pl.DataFrame]:
     """Stores into structures that no row of `pvtime` tells of, under the vCPU whose structure it is."""
     rows = rows.filter((pl.col("origin") == "guest") | pl.col("cause").is_in(list(BY_HOST)))
     is_plain = (pl.col("cause") == "pvtime") & (pl.col("size") == 8) & (pl.col("ipa") == pl.col("base") + 8)
-    rows = places.with_base(rows).filter(~is_plain.fill_null(False)).drop("base")
-    rows = rows.rename({"vcpu": "writer"}).with_columns(pl.col("size").cast(pl.UInt64), cell=pl.col("ipa") // STRUCTURE_SIZE)
-    rows = rows.join(places.owners_of_cells, on="cell").filter(
-        (pl.col("ipa") < pl.col("begin") + STRUCTURE_SIZE) & (pl.col("ipa") + pl.col("size") > pl.col("begin"))
+    rows = places.with_base(rows).filter(~is_plain.fill_null(False)).drop("base").rename({"vcpu": "writer"})
+    rows = rows.with_columns(pl.col("size").cast(pl.UInt64), cell=pl.col("ipa") // STRUCTURE_SIZE).join(
+        places.owners_of_cells, on="cell", maintain_order="left"
     )
-    offset = pl.col("ipa").cast(pl.Int64) - pl.col("begin").cast(pl.Int64)
+    begin = pl.col("base")
+    rows = places.with_base(rows).filter(
+        (pl.col("begin") == begin) & (pl.col("ipa") < begin + STRUCTURE_SIZE) & (pl.col("ipa") + pl.col("size") > begin)
+    )
+    offset = pl.col("ipa").cast(pl.Int64) - begin.cast(pl.Int64)
     rows = rows.with_columns(reaches_total=(offset < 16) & (offset + pl.col("size").cast(pl.Int64) > 8), reaches_head=offset < 8)
     is_guest = pl.col("origin") == "guest"
     is_whole = (pl.col("writer") == pl.col("vcpu")).fill_null(False) & (pl.col("size") == 8) & (offset == 8)

@@ -155,15 +155,14 @@ class Memory:
         rows = stores.join(bases, on="vcpu", how="left", maintain_order="left").with_columns(pl.col("size").cast(pl.UInt64))
         inside = (pl.col("ipa") >= pl.col("base")) & (pl.col("ipa") + pl.col("size") <= pl.col("base") + STRUCTURE_SIZE)
         rows = rows.with_columns(
-            is_inside=inside.fill_null(False), is_old=self._is_old(), why_not=self._why_not(rows), gone=self._gone_now()
+            is_inside=inside.fill_null(False), is_old=self._is_old(), why_not=self._why_not(rows), gone=self._gone_there()
         )
         what = "{size} bytes at {ipa:#x} by vCPU {vcpu}"
-        strays = ~pl.col("is_inside")
+        strays = ~pl.col("is_inside") & pl.col("gone").is_null()
         registered = "a store into this vCPU's structure"
         self._add("L5", rows, strays & pl.col("is_old"), registered, what + ", where it was before")
         self._add("M5", rows, strays & ~pl.col("is_old"), registered, what + ", where none of it is")
-        is_gone = pl.col("is_inside") & pl.col("gone").is_not_null()
-        self._add("L5", rows, is_gone, "no store between {gone} and the next PV_TIME_ST", what)
+        self._add("L5", rows, pl.col("gone").is_not_null(), "no store between {gone} and the next PV_TIME_ST", what)
         is_refused = pl.col("is_inside") & pl.col("why_not").is_not_null()
         self._add("M5", rows, is_refused, "a store into a slot that can be written", what + ", in {why_not}")
         total, end = pl.col("base") + 8, pl.col("ipa") + pl.col("size")
@@ -191,10 +190,14 @@ class Memory:
         known = places.with_columns(why_not=pl.Series(reasons, dtype=pl.String))
         return rows.select("ipa", "size").join(known, on=["ipa", "size"], how="left", maintain_order="left")["why_not"]
 
-    def _gone_now(self) -> pl.Expr:
-        if not self._gone:
-            return pl.lit(None, pl.String)
-        return pl.col("vcpu").replace_strict(self._gone, default=None, return_dtype=pl.String)
+    def _gone_there(self) -> pl.Expr:
+        """Since what nobody listens to the structure that a store goes to; null: somebody does, or it is none."""
+        out = pl.lit(None, pl.String)
+        for vcpu, kind in self._gone.items():
+            if vcpu in self._bases:
+                ipa = self._bases[vcpu]
+                out = pl.when(pl.col("ipa").is_between(ipa, ipa + STRUCTURE_SIZE - 1)).then(pl.lit(kind)).otherwise(out)
+        return out
 
 
 _BASES = {"vcpu": pl.UInt16, "base": pl.UInt64}

@@ -44,11 +44,12 @@ class Places:
             sorted(one for one in cells if one[0] >= 0),
             schema={"cell": pl.UInt64, "begin": pl.UInt64, "vcpu": pl.UInt16}, orient="row",
         )  # fmt: skip
-        rows = [(one.vcpu, one.position, one.ipa) for one in self.placed]
+        bases = {(one.vcpu, one.position): one.ipa for one in self.placed}  # of several at one position the last one holds
+        rows = [(vcpu, position, ipa) for (vcpu, position), ipa in bases.items()]
         self._bases = pl.DataFrame(rows, schema={"vcpu": pl.UInt16, "position": pl.UInt64, "base": pl.UInt64}, orient="row").sort(
             "position", maintain_order=True
         )
-        self._has_moved = len({(one.vcpu, one.ipa) for one in self.placed}) > len({one.vcpu for one in self.placed})
+        self._has_moved = len({(vcpu, ipa) for vcpu, _, ipa in rows}) > len({vcpu for vcpu, _, _ in rows})
 
     def with_base(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows, sorted by position, with `base` u64?: where their vCPU's structure is registered then."""

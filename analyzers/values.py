@@ -1,7 +1,7 @@
 """Invariants of the value: S1, S2, S4, S5, H3, L1, L2, U1. Each is an expression over the ledger. Spec: docs/pvtime.md 5.10.
 
 An update is judged by its step since the update before it, so that one mistake is told once. A step that another rule explains (bytes in the
-wrong order, a total that began again, a unit, a store in pieces, a store of the guest) breaks that rule's invariant alone.
+wrong order, a total that began again, a unit, a store in pieces, a store of the guest or while it runs) breaks that rule's invariant alone.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _STEPS = (
 _is_same_host = pl.col("restores") == pl.col("last_restores")
 _is_same_epoch = pl.col("epoch") == pl.col("last_epoch")
 _is_clean = (pl.col("odd_since") == 0) & (pl.col("touched_since") == 0)
-_is_update = _event.is_in(["enable", "publish", "store"]) & (pl.col("last_epoch") > 0)
 _is_listening = (pl.col("epoch") > 0) & (pl.col("epoch") != pl.col("gone_epoch"))
+_is_update = _event.is_in(["enable", "publish", "store"]) & (pl.col("last_epoch") > 0) & _is_listening
 _restarts = _is_update & _is_same_epoch & _is_same_host & _is_clean & (_step < 0) & (_told == _true_step)
 _is_swapped = (
     _is_update & _is_same_host & _is_clean & (_step != _true_step)
@@ -42,7 +42,7 @@ _is_swapped = (
 _is_wrong, _is_odd_read = pl.col("is_wrong"), pl.col("is_odd_read")
 _is_beyond = (_step < 0) | (_step > _wall)
 _is_late = (_event == "publish") & (pl.col("odd_since") == 0) | (_event == "store")
-_is_late = _is_late & (pl.col("state") == "run") & pl.col("guest_ran") & (_told != _last)
+_is_late = _is_late & _is_listening & (pl.col("state") == "run") & pl.col("guest_ran") & (_told != _last)
 _misses = LEAVES & pl.col("guest_ran") & (pl.col("updates") == 0) & _is_listening & (_true_step != 0)
 UNIT = "unit"  # the cause under which steps stand that a wrong unit may explain
 
@@ -121,7 +121,7 @@ class Values:
         """A frame of the ledger."""
         ledger = _without(ledger, self._shared)
         is_odd_read = (_event == "read") & _is_same_epoch & _is_same_host & _is_clean & _is_listening & (_told != _last)
-        is_wrong = _is_update & _is_same_host & _is_clean & (_step != _true_step) & ~_restarts & ~_is_swapped
+        is_wrong = _is_update & _is_same_host & _is_clean & (_step != _true_step) & ~_restarts & ~_is_swapped & ~_is_late
         ledger = ledger.with_columns(_STEPS).with_columns(
             is_wrong=is_wrong.fill_null(False), is_odd_read=is_odd_read.fill_null(False)
         )
