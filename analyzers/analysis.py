@@ -145,7 +145,7 @@ def _steal_lines(steal: Report, trace: str, tolerance_ns: int) -> Iterator[str]:
         spread = ", ".join(f"{name} {value:,}" for name, value in one.percentiles().items())
         if spread:
             yield f"{what:<32} {spread} ns{'' if one.is_exact else ' (to three digits)'}"
-    if steal.worst is not None and steal.worst.error_ns:
+    if steal.worst is not None:
         worst = steal.worst
         yield f"worst: vCPU {worst.vcpu} at position {worst.position:,}: {worst.told_ns:,} ns instead of {worst.true_ns:,} ({worst.error_ns:+,})"
         yield f"  {worst.command(trace)}"

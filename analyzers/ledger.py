@@ -89,7 +89,8 @@ class Ledger:
         read (of the structure by any vCPU, `reader`), odd (a host store of another size or place over its field), touch (a guest's store
         into the structure), restore, vmm, gone (reset or kexec), board (a snapshot or restore of the whole board);
         told_ns i128?, ipa u64?, revision u32?, attributes u32?, reader u16?, size u64?, value u64?: of the row;
-        state, state_before: of the thread, after and before the row; accumulated up to the row: run_ns (code_ns: the part that is no poll), wait_ns (yield_ns: the part that
+        state, state_before: of the thread, after and before the row; accumulated up to the row: run_ns (code_ns: the
+        part that is no poll), wait_ns (yield_ns: the part that
         yields began; idle_ns: the part that began in WFI), block_ns (offline_ns, suspend_ns: parts of it); clock_ns i64: what the policy counts;
         truth_ns i64: what an update here must store; due_ns i64: what must stand in memory: the truth at the last guest entry;
         entry_ns i64: time of the last switch-in; guest_ran bool: guest code has run since; updates i64: since then; epoch i64: PV_TIME_ST so
@@ -107,7 +108,7 @@ class Ledger:
     def _frame(self, rows: pl.DataFrame) -> pl.DataFrame:
         kept = self._kept.with_columns(is_kept=pl.lit(True), own="state")
         frame = pl.concat([kept, rows.with_columns(is_kept=pl.lit(False))], how="diagonal")
-        frame = frame.sort("vcpu", pl.col("is_kept").not_(), *KEY)
+        frame = _sorted(frame)
         frame = _times(frame).with_columns(clock_ns=self._formula)
         frame = _updates(_truth(frame))
         last = pl.col("vcpu") != pl.col("vcpu").shift(-1)
@@ -158,6 +159,21 @@ def _parts(rows: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, _Board | None]]:
         yield rows.filter(is_before), _Board(board["kind"], board["value"] or 0, board["size"] == 1)
         rows = rows.filter(~is_before)
     yield rows, None
+
+
+def _sorted(frame: pl.DataFrame) -> pl.DataFrame:
+    """By vCPU, its kept row, position and sequence. All four in one u64 where they fit: that is several times faster."""
+    rows = frame.filter(~pl.col("is_kept"))
+    if not rows.height:
+        return frame.sort("vcpu")
+    first, end = rows.select(pl.col("position").min().alias("first"), pl.col("position").max().alias("end")).row(0)
+    bits = int(frame.select(pl.col("sequence").max()).item()).bit_length()
+    bits_above = bits + (end - first + 1).bit_length()
+    if bits_above + int(frame.select(pl.col("vcpu").max()).item()).bit_length() > 64:
+        return frame.sort("vcpu", pl.col("is_kept").not_(), *KEY)
+    place = (pl.col("position") - first + 1) * (1 << bits) + pl.col("sequence")
+    kept_first = pl.when(pl.col("is_kept")).then(0).otherwise(place)
+    return frame.sort(pl.col("vcpu").cast(pl.UInt64) * (1 << bits_above) + kept_first)
 
 
 # Every vCPU's rows begin with a kept row in which no column is null, so a fill or a sum over the whole frame never mixes two vCPUs.
@@ -233,7 +249,7 @@ def _updates(frame: pl.DataFrame) -> pl.DataFrame:
         _total("head", (event == "touch") & pl.col("reaches_head")),
     )
     told = pl.when(event == "st").then(pl.lit(0, pl.Int128)).otherwise("told_ns")
-    has_left = LEAVES & (pl.col("code_ns") > pl.col("entry_code_ns"))
+    has_left = LEAVES & pl.col("guest_ran")
     frame = frame.with_columns(
         _latest("entry_marks", event == "run", pl.col("marks")),
         _latest("due_ns", is_mark | has_left, pl.col("truth_ns")),

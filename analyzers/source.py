@@ -10,7 +10,7 @@ import polars as pl
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import TABLES
 
-WINDOW_ROWS = 1 << 19
+WINDOW_ROWS = 1 << 18
 KEY = ("position", "sequence")
 _NEVER = (1 << 64, 0)
 

@@ -133,7 +133,7 @@ class Report:
         """Plain values."""
         worst = self.worst
         shown = None
-        if worst is not None and worst.error_ns:
+        if worst is not None:
             names = ("table", "position", "sequence", "vtime_ns", "vcpu", "told_ns", "true_ns", "error_ns")
             shown = {**{name: getattr(worst, name) for name in names}, "command": worst.command(trace)}
         spread = {
@@ -196,11 +196,12 @@ class Steal:
                 before[name] = max(before[name], value or 0) if name.endswith("_ns") else before[name] + value
 
     def _note_worst(self, rows: pl.DataFrame) -> None:
-        if not rows.height:
+        most = rows["error_ns"].abs().max()
+        assert most is None or isinstance(most, int)
+        if not most or (self._worst is not None and most <= abs(self._worst.error_ns)):
             return
-        row = rows.sort(pl.col("error_ns").abs().neg(), *KEY).row(0, named=True)
-        if self._worst is None or abs(row["error_ns"]) > abs(self._worst.error_ns):
-            self._worst = Worst(**{name: row[name] for name in Worst.__dataclass_fields__})
+        row = rows.filter(pl.col("error_ns").abs() == most).sort(*KEY).row(0, named=True)
+        self._worst = Worst(**{name: row[name] for name in Worst.__dataclass_fields__})
 
     def close(self) -> Report:
         """The report, after the last window."""

@@ -44,6 +44,14 @@ _is_beyond = (_step < 0) | (_step > _wall)
 _is_late = (_event == "publish") & (pl.col("odd_since") == 0) | (_event == "store")
 _is_late = _is_late & _is_listening & (pl.col("state") == "run") & pl.col("guest_ran") & (_told != _last)
 _misses = LEAVES & pl.col("guest_ran") & (pl.col("updates") == 0) & _is_listening & (_true_step != 0)
+# Cheap to ask, and true of every row that a rule may be about.
+_is_suspect = (
+    _event.is_in(["enable", "publish", "store"])
+    & ((_step != _true_step) | (pl.col("revision") != 0) | (pl.col("attributes") != 0) | _is_late)
+    | (_event == "read") & (_told != _last)
+    | (_event == "touch")
+    | _misses
+)
 UNIT = "unit"  # the cause under which steps stand that a wrong unit may explain
 
 
@@ -122,12 +130,14 @@ class Values:
         ledger = _without(ledger, self._shared)
         is_odd_read = (_event == "read") & _is_same_epoch & _is_same_host & _is_clean & _is_listening & (_told != _last)
         is_wrong = _is_update & _is_same_host & _is_clean & (_step != _true_step) & ~_restarts & ~_is_swapped & ~_is_late
-        ledger = ledger.with_columns(_STEPS).with_columns(
-            is_wrong=is_wrong.fill_null(False), is_odd_read=is_odd_read.fill_null(False)
-        )
+        ledger = ledger.with_columns(_STEPS)
+        self._unit.feed(ledger)
+        ledger = ledger.filter(_is_suspect.fill_null(False))
+        if not ledger.height:
+            return
+        ledger = ledger.with_columns(is_wrong=is_wrong.fill_null(False), is_odd_read=is_odd_read.fill_null(False))
         self._apply(RULES, ledger)
         self._apply(PLACED_RULES, _without(ledger, self._misplaced))
-        self._unit.feed(ledger)
 
     def _apply(self, rules: tuple[Rule, ...], ledger: pl.DataFrame) -> None:
         hits = ledger.select(rule.where.fill_null(False).alias(str(index)) for index, rule in enumerate(rules))
@@ -166,6 +176,8 @@ class UnitWatch:
 
     def feed(self, ledger: pl.DataFrame) -> None:
         """A frame of the ledger."""
+        if 0.99 < self._low <= self._high < 1.01 or self._low > self._high * (1 + 1e-9):
+            return  # it is 1, or there is none: nothing that follows can change that
         rows = ledger.filter(_is_update & _is_same_host & _is_clean & (_true_step > 0))
         if not rows.height:
             return
