@@ -62,10 +62,7 @@ FAITHFUL = {"slot_readonly": {"S4"}, "slot_delete": {"S4"}, "kexec": {"L5"}}
 # What a fault breaks beside the invariant that it names, on the guest `steal`.
 BESIDE = {
     "after-entry": {"S4"},
-    "after-kexec": {"M5", "S2", "S4"},
     "backward-clock": {"S2", "S4"},
-    "firmware-writes": {"S4"},
-    "old-address": {"S1", "S2", "S4"},
     "wrong-thread": {"S4"},
     "zeroed-online": set(),
 }
