@@ -210,6 +210,10 @@ class Host:
         """Whether it executed WFI or CPU_SUSPEND and was not woken since: it would go on sleeping if it is paused now."""
         return self._vcpus[vcpu].sleeps
 
+    def is_alone(self, vcpu: int) -> bool:
+        """Whether nobody waits for its pCPU. As KVM: HCR_EL2.TWE is clear then (kvm_arch_vcpu_load, single_task_running)."""
+        return not self._pcpus[self._vcpus[vcpu].pcpu].queue
+
     def is_running(self, vcpu: int) -> bool:
         """Whether its guest code is on a pCPU (not so while its thread polls or runs the VMM)."""
         thread = self._vcpus[vcpu]
