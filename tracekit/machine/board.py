@@ -62,15 +62,7 @@ def _watches(config: BoardConfig) -> EngineConfig:
     structures = tuple((ipa, ipa + PV_STRUCTURE_SIZE) for ipa in config.pv_structures)
     end = RAM_BASE + config.ram_size
     in_ram = tuple((b, e) for b, e in (*structures, *config.engine.watches) if b < end and e > RAM_BASE)
-    return EngineConfig(
-        cpu=config.engine.cpu,
-        mode=config.engine.mode,
-        page_size=config.engine.page_size,
-        counting=config.engine.counting,
-        capture=config.engine.capture,
-        watches=in_ram,
-        takes_interrupts=config.engine.takes_interrupts,
-    )
+    return replace(config.engine, watches=in_ram)
 
 
 class Board:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tracekit.formats.errors import TraceDamaged
@@ -65,15 +66,7 @@ def board_config(machine: Mapping[str, Any], engine: EngineConfig) -> BoardConfi
             exit_cost_ns=int(machine["exit_cost_ns"]),
             pv_structures=tuple(int(ipa) for ipa in machine["pv_structures"]),
             smc=str(machine.get("smc", "call")),
-            engine=EngineConfig(
-                cpu=str(machine["cpu"]),
-                mode=engine.mode,
-                page_size=engine.page_size,
-                counting=engine.counting,
-                capture=engine.capture,
-                watches=watches,
-                takes_interrupts=engine.takes_interrupts,
-            ),
+            engine=replace(engine, cpu=str(machine["cpu"]), watches=watches),
         )
         possible = (
             1 <= config.vcpu_count <= VCPUS_MAX

@@ -27,6 +27,7 @@ from tracekit.machine import native
 from tracekit.machine.registers import PLAIN, PLAIN_IDS, SYSTEM, SYSTEM_IDS, VALUES, Registers, canonical
 
 CPU_MODELS = {"a53": arm.UC_CPU_ARM64_A53, "a72": arm.UC_CPU_ARM64_A72, "max": arm.UC_CPU_ARM64_MAX}
+_NATIVE_ERRORS = {-1: "out of memory", -2: f"Unicorn {unicorn.__version__} does not tell of its translations; use 2.1.4"}
 _INSTRUCTION_SYS = arm.UC_ARM64_INS_SYS
 
 
@@ -45,6 +46,7 @@ class StopReason(IntEnum):
     REQUESTED = native.STOP_REQUESTED
     LOCKUP = native.STOP_LOCKUP
     ERROR = native.STOP_ERROR
+    WFE = native.STOP_WFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class EngineConfig:
 
     mode: "fast" (stale code is cured at IC IVAU) or "safe" (every store is checked). page_size: the engine's own granule,
     4096 or 1024 bytes. counting: "block" or "instruction" (the slow reference: one callback for each instruction).
+    stops_at_wfe: run() returns StopReason.WFE behind every WFE, unless stop_at_wfe() says otherwise.
     """
 
     cpu: str = "a53"
@@ -62,6 +65,7 @@ class EngineConfig:
     capture: str = "thin"
     watches: tuple[tuple[int, int], ...] = ()
     takes_interrupts: bool = True
+    stops_at_wfe: bool = False
 
     def hook_set(self) -> list[str]:
         """Names of the hooks that this configuration installs (they explain a divergence, they never gate a replay)."""
@@ -72,6 +76,8 @@ class EngineConfig:
             hooks.append("write")
         if self.capture == "full" or self.watches:
             hooks.append("read")
+        if self.stops_at_wfe:
+            hooks.append("edge")
         return hooks
 
 
@@ -106,6 +112,7 @@ def _ids() -> native.Ids:
     ids.hook_mem_prot = const.UC_HOOK_MEM_READ_PROT | const.UC_HOOK_MEM_WRITE_PROT
     ids.hook_mem_write = const.UC_HOOK_MEM_WRITE
     ids.hook_mem_read_after = const.UC_HOOK_MEM_READ_AFTER
+    ids.hook_edge = const.UC_HOOK_EDGE_GENERATED
     ids.insn_mrs, ids.insn_msr, ids.insn_sys = arm.UC_ARM64_INS_MRS, arm.UC_ARM64_INS_MSR, _INSTRUCTION_SYS
     ids.ctl_exits_on = ids.ctl_exits_off = ctypes.c_int32(_control_write(const.UC_CTL_UC_USE_EXITS, 1)).value
     ids.ctl_remove_cache = ctypes.c_int32(_control_write(const.UC_CTL_TB_REMOVE_CACHE, 2)).value
@@ -195,6 +202,7 @@ class Engine:
         state.ram_base, state.ram_size, state.vcpu_count = ram_base, ram_size, vcpu_count
         state.takes_interrupts = config.takes_interrupts
         state.cures_stale_code = config.mode == "fast"
+        state.finds_wfe = state.stops_at_wfe = config.stops_at_wfe
         state.counts_each_instruction = config.counting == "instruction"
         state.captures_writes = config.capture in ("writes", "full")
         state.captures_reads = state.captures_blocks = config.capture == "full"
@@ -249,8 +257,8 @@ class Engine:
     @staticmethod
     def _check(error: int, what: str) -> None:
         if error:
-            text = uclib.uc_strerror(error) if error > 0 else b"out of memory"
-            raise EngineError(f"the engine cannot {what}: {text.decode() if isinstance(text, bytes) else text}")
+            text = uclib.uc_strerror(error).decode() if error > 0 else _NATIVE_ERRORS[error]
+            raise EngineError(f"the engine cannot {what}: {text}")
 
     def close(self) -> None:
         """Give the engine's memory back; nothing may be called afterwards."""
@@ -331,6 +339,10 @@ class Engine:
     def take_interrupt(self) -> None:
         """Enter the loaded vCPU's IRQ vector, whatever PSTATE.I says (ask irq_masked() first)."""
         self._lib.tk_take_interrupt(self._handle)
+
+    def stop_at_wfe(self, wanted: bool) -> None:
+        """Whether a WFE ends run() from now on (only with EngineConfig.stops_at_wfe)."""
+        self.state.stops_at_wfe = wanted
 
     def irq_masked(self) -> bool:
         """PSTATE.I of the loaded vCPU."""

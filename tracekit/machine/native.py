@@ -23,6 +23,7 @@ STOP_TIMER = 5
 STOP_REQUESTED = 6
 STOP_LOCKUP = 7
 STOP_ERROR = 8
+STOP_WFE = 9
 
 WRITES, READS, BLOCKS = 0, 1, 2
 
@@ -70,7 +71,7 @@ class State(ctypes.Structure):
         *_fields(
             c_uint32,
             "takes_interrupts cures_stale_code counts_each_instruction captures_writes captures_reads captures_blocks "
-            "has_pan page_size smc_undefined",
+            "has_pan page_size smc_undefined finds_wfe stops_at_wfe",
         ),
         *_fields(c_uint64, "ram_base ram_size watch_count"),
         *_fields(c_uint64 * WATCHES_MAX, "watch_begin watch_end"),
@@ -78,13 +79,13 @@ class State(ctypes.Structure):
         ("engine_error", c_int32),
         ("stop_wanted", c_uint32),
         *_fields(c_uint64, "fault_position faults_here fault_pc"),
-        *_fields(c_uint64, "exceptions external_aborts tails slow_blocks cache_lines"),
+        *_fields(c_uint64, "exceptions external_aborts tails slow_blocks cache_lines wfe_sites"),
     ]
 
 
 API_NAMES = (
     "emu_start emu_stop reg_read reg_write hook_add ctl context_save context_restore vmem_translate "
-    "context_alloc context_free context_size mmio_map mem_protect"
+    "context_alloc context_free context_size mmio_map mem_protect hook_del"
 ).split()
 
 
@@ -100,7 +101,7 @@ class Ids(ctypes.Structure):
     _fields_ = _fields(
         c_int32,
         "x0 x29 x30 sp pc pstate nzcv cp_reg elr_el1 esr_el1 far_el1 vbar_el1 sp_el0 sp_el1 q0 "
-        "hook_intr hook_insn hook_code hook_block hook_mem_unmapped hook_mem_prot hook_mem_write hook_mem_read_after "
+        "hook_intr hook_insn hook_code hook_block hook_mem_unmapped hook_mem_prot hook_mem_write hook_mem_read_after hook_edge "
         "insn_mrs insn_msr insn_sys "
         "ctl_exits_on ctl_exits_off ctl_remove_cache ctl_flush_tlb ctl_flush_tb "
         "err_read_unmapped err_write_unmapped err_fetch_unmapped prot_read prot_exec "

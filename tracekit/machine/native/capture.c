@@ -26,7 +26,7 @@ void tk_capture_enter(Engine *e, uint64_t pc) {
   e->code_va = pc & ~0xfffull;
   e->code_page = tk_code_word(e, e->code_va);
 }
-static uint32_t word_at(Engine *e, uint64_t pc) {
+uint32_t tk_captured_word(Engine *e, uint64_t pc) {
   uint32_t word = 0;
   if (e->code_page && (pc & ~0xfffull) == e->code_va) memcpy(&word, e->code_page + (pc & 0xfff), 4);
   return word;
@@ -96,7 +96,7 @@ void tk_hook_write(uc_engine *uc, int type, uint64_t pa, int size, int64_t value
   Engine *e = user;
   if (!is_ram(e, pa) || size <= 0) return;
   uint64_t pc = tk_pc(e);
-  uint32_t word = word_at(e, pc);
+  uint32_t word = tk_captured_word(e, pc);
   if (tk_is_dc_zva(word)) {
     uint64_t position = tk_position_at(e, pc);
     if (e->zva_position == position && e->zva_pc == pc) return;
@@ -117,7 +117,7 @@ void tk_hook_read(uc_engine *uc, int type, uint64_t pa, int size, int64_t value,
   Engine *e = user;
   if (!is_ram(e, pa) || size <= 0) return;
   uint64_t pc = tk_pc(e);
-  if (tk_is_store_exclusive(word_at(e, pc))) return;
+  if (tk_is_store_exclusive(tk_captured_word(e, pc))) return;
   access_row(e, TK_READS, pc, pa, (unsigned)size, truncated((uint64_t)value, (unsigned)size));
 }
 

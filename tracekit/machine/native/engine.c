@@ -87,10 +87,10 @@ static bool timer_is_due(const Engine *e) {
   }
   return false;
 }
-static void look_before_blocks(Engine *e) {
+void tk_look_before_blocks(Engine *e) {
   const State *s = &e->s;
   bool waiting = s->takes_interrupts && s->line[s->vcpu];
-  e->s.floor = waiting || e->flush_wanted || s->stop_wanted ? INT64_MAX : 0;
+  e->s.floor = waiting || e->flush_wanted || s->stop_wanted || e->wfe_retires || e->wfe_block_size ? INT64_MAX : 0;
 }
 static void note_event(Engine *e, uint64_t pc) {
   e->s.event_pc = pc;
@@ -162,6 +162,13 @@ static void hook_intr(uc_engine *uc, uint32_t number, void *user) {
     write64(e, e->id.pc, pc + 4);
     stop(e);
     return;
+  }
+  if (e->wfe_retires) { /* the exception is the next instruction's fetch (it will come again) or, by BTI, the WFE's own */
+    if (pc == e->wfe_next_pc && number == EXC_PREFETCH_ABORT) {
+      stop(e);
+      return;
+    }
+    e->wfe_retires = false;
   }
   bool smc_is_undefined = number == EXC_SMC && s->smc_undefined; /* a trapped SMC that is refused does not retire */
   if (smc_is_undefined) {
@@ -259,7 +266,7 @@ static __attribute__((noinline, cold)) void look(Engine *e, uint64_t pc, uint64_
   s->slow_blocks++;
   s->left += (int64_t)size; /* not run yet */
   s->block_end = pc;
-  if (e->flush_wanted || s->stop_wanted || s->left <= 0) {
+  if (e->flush_wanted || s->stop_wanted || e->wfe_retires || e->wfe_block_size || s->left <= 0) {
     stop(e);
     return;
   }
@@ -291,10 +298,10 @@ static void hook_block_captured(uc_engine *uc, uint64_t pc, uint32_t size, void 
 static void hook_block_counting(uc_engine *uc, uint64_t pc, uint32_t size, void *user) {
   (void)uc, (void)size;
   Engine *e = user;
-  if (e->s.captures_writes || e->s.captures_reads || e->s.watch_count) tk_capture_enter(e, pc);
+  if (e->s.captures_writes || e->s.captures_reads || e->s.watch_count || e->s.finds_wfe) tk_capture_enter(e, pc);
   if (e->s.floor) {
     e->s.block_end = pc;
-    if (e->flush_wanted || e->s.stop_wanted ||
+    if (e->flush_wanted || e->s.stop_wanted || e->wfe_retires ||
         (e->s.takes_interrupts && e->s.line[e->s.vcpu] && !(read32(e, e->id.pstate) & PSTATE_I)))
       stop(e);
   }
@@ -312,6 +319,7 @@ static void hook_code(uc_engine *uc, uint64_t pc, uint32_t size, void *user) {
   s->left -= 4;
   s->block_end = pc + 4;
   if (s->captures_blocks) tk_capture_block(e, pc, 4);
+  if (s->finds_wfe) tk_wfe_reached(e, pc, tk_captured_word(e, pc));
 }
 
 /* --- system registers ------------------------------------------------------------------------------------------------------ */
@@ -411,7 +419,7 @@ static uint32_t hook_sys(uc_engine *uc, int reg, const CpReg *r, void *user) {
   if (r->op1 == 3 && r->crm == 5 && r->op2 == 1) drop_line(e, r->val); /* IC IVAU */
   else if (r->op1 == 0 && r->op2 == 0 && (r->crm == 1 || r->crm == 5)) { /* IC IALLUIS, IC IALLU: at the next block */
     e->flush_wanted = true;
-    look_before_blocks(e);
+    tk_look_before_blocks(e);
   }
   return 0;
 }
@@ -496,7 +504,7 @@ TK_EXPORT void tk_free(Engine *e) {
 TK_EXPORT int tk_install(Engine *e, int64_t syndrome_offset, int64_t exclusive_offset, int safe) {
   State *s = &e->s;
   size_t h;
-  int error = 0;
+  int error = s->finds_wfe ? tk_wfe_install(e) : 0;
   uc_engine *u = e->uc;
   e->syndrome_offset = syndrome_offset, e->exclusive_offset = exclusive_offset;
   bool captures = s->captures_writes || s->captures_reads || s->captures_blocks || s->watch_count;
@@ -605,11 +613,11 @@ TK_EXPORT int tk_context_set(Engine *e, uint32_t vcpu, const uint8_t *in) {
 }
 TK_EXPORT void tk_set_line(Engine *e, uint32_t vcpu, uint32_t level) {
   e->s.line[vcpu] = level;
-  if (vcpu == e->s.vcpu) look_before_blocks(e);
+  if (vcpu == e->s.vcpu) tk_look_before_blocks(e);
 }
 TK_EXPORT void tk_request_stop(Engine *e) {
   e->s.stop_wanted = 1;
-  look_before_blocks(e);
+  tk_look_before_blocks(e);
 }
 TK_EXPORT void tk_flush_code(Engine *e) { e->api.ctl(e->uc, e->id.ctl_flush_tb), e->api.ctl(e->uc, e->id.ctl_flush_tlb); }
 TK_EXPORT void tk_plan(Engine *e) { plan(e); }
@@ -644,7 +652,7 @@ TK_EXPORT int tk_run(Engine *e, uint64_t limit_position, uint64_t horizon_ns) {
       e->flush_wanted = false;
     }
     plan(e);
-    look_before_blocks(e);
+    tk_look_before_blocks(e);
     if (timer_is_due(e)) return finish(e, TK_STOP_TIMER);
     if (s->position >= limit_position || tk_ns_at(e, s->position) >= horizon_ns) return finish(e, TK_STOP_LIMIT);
     if (s->stop_wanted) return finish(e, TK_STOP_REQUESTED);
@@ -667,7 +675,14 @@ TK_EXPORT int tk_run(Engine *e, uint64_t limit_position, uint64_t horizon_ns) {
       error = e->api.emu_start(e->uc, pc, 0, 0, 0);
     }
     if (e->straddle_count) tk_capture_settle(e);
+    if (e->wfe_block_size) tk_wfe_settle(e);
     if (s->engine_error) return finish(e, TK_STOP_ERROR);
+    if (e->wfe_retires && tk_pc(e) == e->wfe_next_pc) {
+      e->wfe_retires = false;
+      s->position = tk_position_at(e, e->wfe_next_pc);
+      return finish(e, TK_STOP_WFE);
+    }
+    e->wfe_retires = false;
     if (is_external_abort(e, error)) {
       external_abort(e, error);
       if (s->faults_here > TK_FAULTS_WITHOUT_PROGRESS_MAX) return finish(e, TK_STOP_LOCKUP);

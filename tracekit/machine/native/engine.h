@@ -21,6 +21,8 @@
 
 #define TK_VCPUS_MAX 8
 #define TK_CAPTURE_ROWS 65536
+#define TK_WFE_SITES_MAX 256
+#define TK_NO_TRANSLATIONS_TOLD (-2)
 #define TK_FAULTS_WITHOUT_PROGRESS_MAX 4096
 
 typedef struct uc_struct uc_engine;
@@ -44,12 +46,13 @@ typedef struct {
   int (*mmio_map)(uc_engine *, uint64_t, size_t, uint64_t (*)(uc_engine *, uint64_t, unsigned, void *), void *,
                   void (*)(uc_engine *, uint64_t, unsigned, uint64_t, void *), void *);
   int (*mem_protect)(uc_engine *, uint64_t, uint64_t, uint32_t);
+  int (*hook_del)(uc_engine *, size_t handle);
 } Api;
 
 /* Unicorn's numbers for arm64 registers, hooks, instructions and controls. */
 typedef struct {
   int32_t x0, x29, x30, sp, pc, pstate, nzcv, cp_reg, elr_el1, esr_el1, far_el1, vbar_el1, sp_el0, sp_el1, q0;
-  int32_t hook_intr, hook_insn, hook_code, hook_block, hook_mem_unmapped, hook_mem_prot, hook_mem_write, hook_mem_read_after;
+  int32_t hook_intr, hook_insn, hook_code, hook_block, hook_mem_unmapped, hook_mem_prot, hook_mem_write, hook_mem_read_after, hook_edge;
   int32_t insn_mrs, insn_msr, insn_sys;
   int32_t ctl_exits_on, ctl_exits_off, ctl_remove_cache, ctl_flush_tlb, ctl_flush_tb;
   int32_t err_read_unmapped, err_write_unmapped, err_fetch_unmapped, prot_read, prot_exec;
@@ -74,6 +77,7 @@ enum StopReason {
   TK_STOP_REQUESTED = 6, /* a callback asked for it */
   TK_STOP_LOCKUP = 7,    /* exceptions without an instruction retired in between */
   TK_STOP_ERROR = 8,     /* the engine failed; see engine_error */
+  TK_STOP_WFE = 9,       /* WFE has retired; only with finds_wfe, while stops_at_wfe */
 };
 
 enum CaptureTable { TK_WRITES = 0, TK_READS = 1, TK_BLOCKS = 2 };
@@ -112,7 +116,7 @@ typedef struct {
   uint64_t random_state;
   /* --- configuration ------------------------------------------------------------------------------------------------------ */
   uint32_t takes_interrupts; /* 1: stop where an interrupt can be taken (recording); 0: places come from elsewhere (replay) */
-  uint32_t cures_stale_code, counts_each_instruction, captures_writes, captures_reads, captures_blocks, has_pan, page_size, smc_undefined;
+  uint32_t cures_stale_code, counts_each_instruction, captures_writes, captures_reads, captures_blocks, has_pan, page_size, smc_undefined, finds_wfe, stops_at_wfe;
   uint64_t ram_base, ram_size;
   uint64_t watch_count, watch_begin[16], watch_end[16];
   /* --- why the last run stopped ------------------------------------------------------------------------------------------ */
@@ -121,7 +125,7 @@ typedef struct {
   uint32_t stop_wanted;
   uint64_t fault_position, faults_here, fault_pc;
   /* --- statistics (no trace holds them) ----------------------------------------------------------------------------------- */
-  uint64_t exceptions, external_aborts, tails, slow_blocks, cache_lines;
+  uint64_t exceptions, external_aborts, tails, slow_blocks, cache_lines, wfe_sites;
 } State;
 
 typedef struct {
@@ -156,6 +160,12 @@ typedef struct {
   bool cas_failed, run_open;
   uint32_t run_vcpu;
   Columns *columns[3];
+  /* WFE, see wfe.c */
+  bool wfe_retires;       /* the running block ends in a WFE that has been reached; it stands in front of wfe_next_pc */
+  uint64_t wfe_next_pc;
+  uint64_t wfe_new, wfe_block, wfe_block_size; /* a WFE just translated in this block; size 0: none */
+  uint64_t translations;
+  struct { uint64_t va; size_t hook; } wfe_site[TK_WFE_SITES_MAX];
 } Engine;
 
 /* decode.c: what an A64 load or store does */
@@ -165,6 +175,7 @@ bool tk_is_cas(uint32_t word), tk_is_casp(uint32_t word), tk_is_store_exclusive(
 bool tk_decode_msr_immediate(uint32_t word, uint32_t *esr);
 
 /* engine.c */
+void tk_look_before_blocks(Engine *e);
 uint64_t tk_pc(Engine *e);
 uint64_t tk_register(Engine *e, int n);
 uint64_t tk_position_at(const Engine *e, uint64_t pc);
@@ -179,5 +190,11 @@ void tk_capture_enter(Engine *e, uint64_t pc);
 void tk_capture_settle(Engine *e);
 void tk_capture_block(Engine *e, uint64_t pc, uint64_t size);
 void tk_capture_break(Engine *e, uint64_t pc);
+uint32_t tk_captured_word(Engine *e, uint64_t pc);
+
+/* wfe.c */
+int tk_wfe_install(Engine *e);
+void tk_wfe_settle(Engine *e);
+void tk_wfe_reached(Engine *e, uint64_t pc, uint32_t word);
 
 #endif
