@@ -219,12 +219,17 @@ class Recording:
     def _run(self, vcpu: int, horizon_ns: int) -> None:
         board = self.board
         limit = self.scenario.max_instructions or NEVER
+        board.engine.stop_at_wfe(not self.host.is_alone(vcpu))
         while True:
             reason = board.run(limit, horizon_ns)
             now = board.engine.now_ns()
             if reason is StopReason.INTERRUPT:
                 board.take_interrupt()
                 continue
+            if reason is StopReason.WFE:
+                with self._at_time(now):
+                    self.host.yield_(vcpu, now, "wfe")
+                break
             if reason is StopReason.HYPERCALL:
                 self._hypercall()
                 if self._end is not None or self._replan_wanted:
@@ -237,6 +242,8 @@ class Recording:
         self._vtime_max = max(self._vtime_max, now)
         if reason is StopReason.WFI:
             self._block(vcpu, now, "wfi")
+            return
+        if reason is StopReason.WFE:
             return
         self.host.ran(vcpu, now)
         if reason is StopReason.LOCKUP:
@@ -495,6 +502,7 @@ def board_config(scenario: Scenario, faults: Sequence[Fault] = ()) -> BoardConfi
             mode=scenario.engine_mode,
             page_size=scenario.engine_page_size,
             counting=scenario.engine_counting,
+            stops_at_wfe=scenario.host.yields_on_wfe,
             capture=scenario.capture,
             watches=scenario.watches,
             takes_interrupts=True,
