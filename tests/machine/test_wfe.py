@@ -1,0 +1,408 @@
+"""Stopping behind every WFE: against the slow reference, which looks at each instruction's word."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import busy_host, replayed, rows
+
+from tracekit.formats.verify import verify
+from tracekit.host.config import HostConfig
+from tracekit.machine.engine import Engine, EngineConfig, StopReason
+from tracekit.machine.registers import Registers
+from tracekit.recorder.record import load_guest, record
+from tracekit.recorder.scenario import Scenario
+from tracekit.recorder.session import Recording
+
+RAM, SIZE, CODE = 0x4000_0000, 1 << 20, 0x4000_4000
+NOP, WFE, SEV, WFI = 0xD503201F, 0xD503205F, 0xD503209F, 0xD503207F
+DSB, ISB = 0xD5033F9F, 0xD5033FDF
+Word = int | str | tuple[str, int, str]  # an instruction, a label, or one that refers to a label: (kind, word, label)
+Stop = tuple[str, int, int, int]  # reason, vCPU, position, pc
+
+ENGINES = [
+    pytest.param(EngineConfig(mode=mode, page_size=page_size, stops_at_wfe=True), id=f"{mode}-{page_size}")
+    for mode in ("fast", "safe")
+    for page_size in (1024, 4096)
+]
+REFERENCE = EngineConfig(counting="instruction", stops_at_wfe=True)
+
+
+def movz(d: int, value: int, shift: int = 0) -> int:
+    return 0xD2800000 | shift // 16 << 21 | value << 5 | d
+
+
+def movk(d: int, value: int, shift: int = 0) -> int:
+    return movz(d, value, shift) | 0x20000000
+
+
+def branch(label: str) -> Word:
+    return ("imm26", 0x14000000, label)
+
+
+def cbz(d: int, label: str) -> Word:
+    return ("imm19", 0xB4000000 | d, label)
+
+
+def cbnz(d: int, label: str) -> Word:
+    return ("imm19", 0xB5000000 | d, label)
+
+
+def adr(d: int, label: str) -> Word:
+    return ("adr", 0x10000000 | d, label)
+
+
+def add(d: int, n: int, value: int) -> int:
+    return 0x91000000 | value << 10 | n << 5 | d
+
+
+def sub(d: int, n: int, value: int) -> int:
+    return 0xD1000000 | value << 10 | n << 5 | d
+
+
+def store(t: int, n: int) -> int:  # STR Wt, [Xn]
+    return 0xB9000000 | n << 5 | t
+
+
+def ic_ivau(t: int) -> list[int]:
+    return [0xD50B7B20 | t, DSB, 0xD50B7520 | t, DSB, ISB]
+
+
+def assemble(*words: Word) -> bytes:
+    """A64 code at consecutive addresses."""
+    labels: dict[str, int] = {}
+    at = 0
+    for word in words:
+        if isinstance(word, str):
+            labels[word] = at
+        else:
+            at += 4
+    out: list[int] = []
+    for word in words:
+        if isinstance(word, int):
+            out.append(word)
+        elif isinstance(word, tuple):
+            kind, base, label = word
+            distance = labels[label] - 4 * len(out)
+            if kind == "adr":
+                out.append(base | (distance & 3) << 29 | (distance >> 2 & 0x7FFFF) << 5)
+            else:
+                out.append(base | (distance >> 2 & 0x3FFFFFF if kind == "imm26" else (distance >> 2 & 0x7FFFF) << 5))
+    return struct.pack(f"<{len(out)}I", *out)
+
+
+class Nobody:
+    """No devices, no timers."""
+
+    def mmio_read(self, ipa: int, size: int) -> int:
+        return 0
+
+    def mmio_write(self, ipa: int, size: int, value: int) -> None:
+        pass
+
+    def timer_changed(self, which: int) -> None:
+        pass
+
+    def watched(self, is_write: bool, ipa: int, size: int, value: int) -> None:
+        pass
+
+    def capture_full(self, table: int) -> None:
+        pass
+
+
+@contextmanager
+def engine(config: EngineConfig, images: dict[int, bytes], entry: int = CODE, vcpus: int = 1) -> Iterator[Engine]:
+    """An engine with code in its RAM."""
+    made = Engine(config, vcpus, RAM, SIZE, Nobody())
+    for at, image in images.items():
+        made.ram[at - RAM : at - RAM + len(image)] = image
+    made.flush_code()
+    for vcpu in range(vcpus):
+        made.reset_vcpu(vcpu, entry, 0)
+    made.set_clock(0)
+    yield made
+    made.close()
+
+
+def stops(made: Engine, limit: int) -> list[Stop]:
+    """Run to a position; every stop on the way."""
+    out: list[Stop] = []
+    while True:
+        reason = made.run(limit, 1 << 60)
+        out.append((reason.name, made.vcpu, made.position, made.pc()))
+        if reason not in (StopReason.WFE, StopReason.WFI):
+            return out
+
+
+def stops_of(config: EngineConfig, images: dict[int, bytes], limit: int) -> list[Stop]:
+    with engine(config, images) as made:
+        return stops(made, limit)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Code, and the (position, pc offset) behind each WFE among its first instructions."""
+
+    code: bytes
+    wfes: list[tuple[int, int]]
+
+
+STRAIGHT = Program(
+    assemble("a", NOP, WFE, NOP, SEV, WFE, WFE, branch("a")), [(2, 8), (5, 20), (6, 24), (9, 8), (12, 20), (13, 24)]
+)
+INTO_THE_MIDDLE = Program(  # the WFE at 16 is reached by falling into it, then by a jump to it
+    assemble(movz(1, 2), "a", cbz(1, "b"), sub(1, 1, 1), NOP, "b", WFE, branch("a")),
+    [(5, 20), (10, 20), (13, 20), (16, 20)],
+)
+REWRITTEN = Program(  # NOP, WFE, NOP again, at one address, with IC IVAU
+    assemble(
+        adr(1, "patched"), movz(2, WFE & 0xFFFF), movk(2, WFE >> 16, 16), movz(3, NOP & 0xFFFF), movk(3, NOP >> 16, 16), "a",
+        store(2, 1), *ic_ivau(1), branch("c"), "patched", NOP, branch("d"), "c", branch("patched"), "d",
+        store(3, 1), *ic_ivau(1), movz(4, 1), "e", cbnz(5, "a"), movz(5, 1), branch("patched"),
+    ),
+    [(14, 52)],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [*ENGINES, pytest.param(REFERENCE, id="reference")])
+@pytest.mark.parametrize("program", [STRAIGHT, INTO_THE_MIDDLE], ids=["straight", "middle"])
+def test_stops_behind_each(config: EngineConfig, program: Program) -> None:
+    """Position and PC are those behind the WFE, each time that it executes."""
+    limit = program.wfes[-1][0] + 1
+    wanted = [("WFE", 0, position, CODE + pc) for position, pc in program.wfes]
+
+    assert stops_of(config, {CODE: program.code}, limit)[:-1] == wanted
+
+
+@pytest.mark.parametrize("config", ENGINES)
+def test_rewritten_code(config: EngineConfig) -> None:
+    """An instruction becomes a WFE and something else again: only the WFE stops."""
+    found = stops_of(config, {CODE: REWRITTEN.code}, 60)
+
+    assert found[0] == ("WFE", 0, REWRITTEN.wfes[0][0], CODE + REWRITTEN.wfes[0][1])
+    assert found == stops_of(REFERENCE, {CODE: REWRITTEN.code}, 60)
+    assert 2 <= len(found) < 10
+
+
+@pytest.mark.parametrize("config", ENGINES)
+@pytest.mark.parametrize("seed", range(6))
+def test_random_code(config: EngineConfig, seed: int) -> None:
+    """Random code with jumps over three pages, stopped at random places: the slow reference sees the same WFEs."""
+    chance = random.Random(seed)
+    words: list[Word] = ["w0", movz(1, 1)]
+    for index in range(1, 700):
+        words.append(f"w{index}")
+        target = f"w{chance.randrange(700)}"
+        kinds: list[Word] = [
+            NOP,
+            WFE,
+            WFE,
+            SEV,
+            add(1, 1, 1),
+            ("tbz", 0x36000001 | chance.randrange(4) << 19, target),
+            branch(target),
+        ]
+        chosen = chance.choices(kinds, [20, 4, 4, 2, 20, 8, 1])[0]
+        if isinstance(chosen, tuple) and chosen[0] == "tbz":
+            chosen = (
+                ("imm19", 0xB5000000 | 2, target) if chance.random() < 0.1 else cbz(2 if chance.random() < 0.3 else 1, target)
+            )
+        words.append(chosen)
+    words.append(branch("w0"))
+    images = {CODE: assemble(*words)}
+    wanted = stops_of(REFERENCE, images, 20_000)
+    with engine(config, images) as made:
+        found: list[Stop] = []
+        while made.position < 20_000:
+            found += stops(made, min(20_000, made.position + chance.randrange(1, 90)))
+
+    assert [stop for stop in found if stop[0] == "WFE"] == [stop for stop in wanted if stop[0] == "WFE"]
+    assert found[-1] == wanted[-1]
+    assert len(wanted) > 20
+
+
+@pytest.mark.parametrize("config", ENGINES)
+def test_more_sites_than_are_kept(config: EngineConfig) -> None:
+    """More WFEs than the engine keeps hooks for, twice around."""
+    images = {CODE: assemble("a", *([NOP, WFE] * 600), branch("a"))}
+
+    assert stops_of(config, images, 2_402) == [
+        *(("WFE", 0, round_ * 1_201 + 2 * n + 2, CODE + 8 * n + 8) for round_ in range(2) for n in range(600)),
+        ("LIMIT", 0, 2_402, CODE),
+    ]
+
+
+def tables(images: dict[int, bytes], at: int, pages: dict[int, int]) -> None:
+    """Page tables at `at` (three pages): page number in RAM as the guest sees it, to page number in RAM."""
+    level1, level3 = bytearray(4096), bytearray(4096)
+    struct.pack_into("<Q", level1, 8, at + 0x1000 | 3)
+    for virtual, physical in pages.items():
+        struct.pack_into("<Q", level3, 8 * virtual, RAM + 0x1000 * physical | 0x703)
+    images[at] = bytes(level1) + struct.pack("<Q", at + 0x2000 | 3).ljust(4096, b"\0") + bytes(level3)
+
+
+def turn_mmu_on(made: Engine, vcpu: int, table: int) -> None:
+    wanted = made.registers(vcpu).as_dict()
+    wanted |= {"ttbr0_el1": table, "tcr_el1": 25 | 1 << 23, "mair_el1": 0xFF, "sctlr_el1": 0x30D00801, "vbar_el1": RAM + 0x8000}
+    made.set_registers(vcpu, Registers(tuple(wanted.values())))
+
+
+@pytest.mark.parametrize("config", [*ENGINES, pytest.param(REFERENCE, id="reference")])
+def test_at_the_end_of_a_page(config: EngineConfig) -> None:
+    """The next instruction cannot be fetched: the WFE has retired and stops, then the abort comes."""
+    images = {CODE + 0xFF8: assemble(NOP, WFE), RAM + 0x8200: assemble("a", branch("a"))}
+    tables(images, RAM + 0x10000, {4: 4, 8: 8})
+    with engine(config, images, CODE + 0xFF8) as made:
+        turn_mmu_on(made, 0, RAM + 0x10000)
+        assert stops(made, 3) == [("WFE", 0, 2, CODE + 0x1000), ("LIMIT", 0, 3, RAM + 0x8200)]
+        registers = made.registers(0)
+        assert (registers["elr_el1"], registers["esr_el1"] >> 26) == (CODE + 0x1000, 0x21)
+
+
+@pytest.mark.parametrize("config", [*ENGINES, pytest.param(REFERENCE, id="reference")])
+def test_at_the_end_of_memory(config: EngineConfig) -> None:
+    """The same with an external abort, MMU off."""
+    end = RAM + SIZE
+    with engine(config, {end - 8: assemble(NOP, WFE), RAM + 0x200: assemble("a", branch("a"))}, end - 8) as made:
+        wanted = made.registers(0).as_dict() | {"vbar_el1": RAM}
+        made.set_registers(0, Registers(tuple(wanted.values())))
+        assert stops(made, 3) == [("WFE", 0, 2, end), ("LIMIT", 0, 3, RAM + 0x200)]
+
+
+@pytest.mark.parametrize("config", [*ENGINES, pytest.param(REFERENCE, id="reference")])
+def test_two_address_spaces(config: EngineConfig) -> None:
+    """One address is a WFE on vCPU 0 and none on vCPU 1, which has the WFE at an address of its own for the same memory."""
+    images = {CODE: assemble("a", NOP, WFE, NOP, branch("a")), CODE + 0x1000: assemble("a", *[NOP] * 3, branch("a"))}
+    tables(images, RAM + 0x10000, {4: 4})
+    tables(images, RAM + 0x20000, {4: 5, 9: 4})
+    other = RAM + 0x9000
+    with engine(config, images, vcpus=2) as made:
+        turn_mmu_on(made, 0, RAM + 0x10000)
+        turn_mmu_on(made, 1, RAM + 0x20000)
+        found = stops(made, 8)
+        for vcpu, limit in ((1, 16), (0, 20)):
+            made.switch(vcpu)
+            made.set_clock(0)
+            found += stops(made, limit)
+        wanted = made.registers(1).as_dict() | {"pc": other}
+        made.set_registers(1, Registers(tuple(wanted.values())))
+        made.switch(1)
+        made.set_clock(0)
+        found += stops(made, 24)
+
+    assert found == [
+        ("WFE", 0, 2, CODE + 8), ("WFE", 0, 6, CODE + 8), ("LIMIT", 0, 8, CODE),
+        ("LIMIT", 1, 16, CODE),
+        ("WFE", 0, 18, CODE + 8), ("LIMIT", 0, 20, CODE),
+        ("WFE", 1, 22, other + 8), ("LIMIT", 1, 24, other),
+    ]  # fmt: skip
+
+
+def test_every_limit() -> None:
+    """A stop asked for at any position loses no WFE and tells none twice."""
+    for limit in range(1, 15):
+        with engine(EngineConfig(stops_at_wfe=True), {CODE: STRAIGHT.code}) as made:
+            found = stops(made, limit) + stops(made, 15)
+        assert [stop[2] for stop in found if stop[0] == "WFE"] == [position for position, _ in STRAIGHT.wfes]
+        assert [stop[2] for stop in found if stop[0] == "LIMIT"] == [limit, 15]
+
+
+def test_only_where_asked_for() -> None:
+    """Off by default, and for as long as stop_at_wfe(False) says so."""
+    assert EngineConfig().hook_set() == [hook for hook in EngineConfig(stops_at_wfe=True).hook_set() if hook != "edge"]
+    assert stops_of(EngineConfig(), {CODE: STRAIGHT.code}, 14) == [("LIMIT", 0, 14, CODE)]
+    for config in (EngineConfig(stops_at_wfe=True), REFERENCE):
+        with engine(config, {CODE: STRAIGHT.code}) as made:
+            made.stop_at_wfe(False)
+            assert [stop[0] for stop in stops(made, 7)] == ["LIMIT"]
+            made.stop_at_wfe(True)
+            assert [stop[2] for stop in stops(made, 14)] == [9, 12, 13, 14]
+
+
+# --- yields ---------------------------------------------------------------------------------------------------------------------
+
+ROUNDS = 1_000
+LOCKED = assemble(  # two vCPUs take a lock by turns, waiting with WFE; each adds to a counter; vCPU 0 powers off
+    movz(0, 0xC400, 16), movk(0, 3), movz(1, 1), adr(2, "both"), movz(3, 0), 0xD4000002,
+    "both", adr(10, "lock"), movz(11, ROUNDS),
+    "try", 0xC85FFD4C, cbz(12, "free"), WFE, branch("try"),  # LDAXR X12, [X10]
+    "free", movz(13, 1), 0xC80E7D4D, cbnz(14, "try"),  # STXR W14, X13, [X10]
+    movz(15, 200), "held", sub(15, 15, 1), cbnz(15, "held"),
+    0xF9400550, add(16, 16, 1), 0xF9000550,  # LDR, STR X16, [X10, #8]
+    0xC89FFD5F, SEV,  # STLR XZR, [X10]
+    sub(11, 11, 1), cbnz(11, "try"),
+    0xD53800B1, 0x92401E31, cbnz(17, "rest"),  # MRS X17, MPIDR_EL1; AND X17, X17, #0xff
+    "wait", 0xF9400550, movz(12, 2 * ROUNDS), 0xEB0C021F, ("imm19", 0x54000000, "off"), WFE, branch("wait"),  # CMP, B.EQ
+    "off", movz(0, 0x8400, 16), movk(0, 8), 0xD4000002,
+    "rest", WFI, branch("rest"), NOP, "lock", 0, 0, 0, 0,
+)  # fmt: skip
+
+
+def lock_scenario(folder: Path, host: HostConfig, **changes: Any) -> Scenario:
+    image = folder / "locked.bin"
+    image.write_bytes(LOCKED)
+    return Scenario(
+        image=str(image), guest_format="flat", vcpus=2, ram=16 << 20, max_vtime_ns=1_000_000_000, host=host, **changes
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("policy", "pcpus"), [("round-robin", 1), ("fair", 1), ("chaos", 2)])
+@pytest.mark.parametrize("mode", ["fast", "safe"])
+def test_yields_replay(tmp_path: Path, policy: str, pcpus: int, mode: str) -> None:
+    """A WFE yields to whoever waits, between it and the next instruction; the trace alone brings the run back."""
+    host = busy_host(policy, pcpus, slice_ns=20_000, yields_on_wfe=True)
+    path = tmp_path / "locked.tkt"
+    done = record(lock_scenario(tmp_path, host, engine_mode=mode), path)
+    yields = [row for row in rows(path, "schedule") if row["event"] == "yield"]
+
+    assert done.end.reason.value == "power_off"
+    assert len(yields) > 20
+    assert {row["reason"] for row in yields} == {"wfe"}
+    assert {row["vcpu"] for row in yields} == {0, 1}
+    assert verify(path) == []
+    for options in ({}, {"counting": "instruction"}, {"page_size": 1024, "mode": "safe"}):
+        result = replayed(path, **options)
+        assert result.is_identical, str(result.divergence)
+
+
+def test_yields_are_the_same_in_every_engine(tmp_path: Path) -> None:
+    """What the reference records is what the others record."""
+    host = busy_host("round-robin", 1, slice_ns=20_000, yields_on_wfe=True)
+    found = []
+    for number, changes in enumerate(({}, {"engine_counting": "instruction"}, {"engine_mode": "safe", "engine_page_size": 1024})):
+        path = tmp_path / f"{number}.tkt"
+        record(lock_scenario(tmp_path, host, **changes), path)
+        found.append(rows(path, "schedule"))
+
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_lone_vcpu_does_not_yield(tmp_path: Path) -> None:
+    """As KVM, which traps WFE only while somebody waits for the CPU; and the waiter wastes no slice where it does."""
+    ends = {}
+    for name, host in {
+        "alone": HostConfig(pcpus=2, yields_on_wfe=True),
+        "deaf": HostConfig(pcpus=1, slice_ns=20_000),
+        "yields": HostConfig(pcpus=1, slice_ns=20_000, yields_on_wfe=True),
+    }.items():
+        chosen = lock_scenario(tmp_path, host)
+        seen: list[str] = []
+        session = Recording(chosen, load_guest(chosen), None)
+        emit = session.board.emit_at
+        session.board.emit_at = lambda table, *row, seen=seen, emit=emit: (  # type: ignore[method-assign]
+            seen.append(row[4]) if table == "schedule" else None,
+            emit(table, *row),
+        )
+        ends[name] = session.run().vtime_ns, seen.count("yield")
+        session.board.close()
+
+    assert ends["alone"][1] == ends["deaf"][1] == 0
+    assert ends["yields"][1] > 20
+    assert ends["yields"][0] < 0.8 * ends["deaf"][0]
