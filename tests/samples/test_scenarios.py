@@ -240,6 +240,21 @@ def test_polling(tmp_path: Path) -> None:
     assert told_ns(path, 0) > told_ns(asleep, 0)
 
 
+def test_wfe(tmp_path: Path) -> None:
+    """All that is stolen was given away in WFE: policy kvm counts it, spec-min does not; without yields the work takes ten times as long."""
+    chosen = scenario("wfe")
+    path = run(tmp_path / "a.tkt", chosen)
+    gave = [row["vcpu"] for row in rows(path, "schedule") if (row["event"], row["reason"]) == ("yield", "wfe")]
+    assert sorted(set(gave)) == [0, 1, 2, 3] and len(gave) == 96
+    assert is_exact(path, 4) and min(told_ns(path, vcpu) for vcpu in range(4)) > 2 * MS
+    spec_min = replace(chosen, hypervisor=replace(chosen.hypervisor, publication="spec-min"))
+    least = run(tmp_path / "b.tkt", spec_min)
+    assert console(least).count(", told 0 ns stolen") == 4 and invariants(Trace.open(least)) == []
+    spinning = run(tmp_path / "c.tkt", replace(chosen, host=replace(chosen.host, yields_on_wfe=False)), replays=False)
+    ends = [Trace.open(one).manifest["end"]["vtime_ns"] for one in (path, spinning)]
+    assert ends[1] > 10 * ends[0]
+
+
 def test_smc(tmp_path: Path) -> None:
     """The calls of discovery go over SMC."""
     path = run(tmp_path / "a.tkt", scenario("smc"))
