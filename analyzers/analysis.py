@@ -15,6 +15,7 @@ from tracekit.analyzers.invariants import INVARIANTS, Invariants
 from tracekit.analyzers.ledger import FORMULAS
 from tracekit.analyzers.source import WINDOW_ROWS
 from tracekit.analyzers.steal import Report, Steal
+from tracekit.analyzers.timeline import Timeline
 from tracekit.analyzers.walk import Walk
 from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
@@ -40,6 +41,7 @@ class Analysis:
     scope: Scope
     steal: Report | None
     findings: list[Finding] | None
+    over: pl.DataFrame | None = None
 
     def is_good(self, tolerance_ns: int) -> bool:
         """No finding, and no error beyond the tolerance."""
@@ -56,6 +58,8 @@ class Analysis:
         if self.steal is not None:
             is_within = self.steal.error_ns <= tolerance_ns
             out["steal"] = {"tolerance_ns": tolerance_ns, "is_within": is_within, **self.steal.as_json(trace)}
+        if self.over is not None:
+            out["over"] = self.over.to_dicts()
         if self.findings is not None:
             out["invariants"] = {"checked": list(INVARIANTS), "findings": [one.as_json(trace) for one in self.findings]}
         return out
@@ -69,26 +73,41 @@ class Analysis:
             yield ""
         if self.steal is not None:
             yield from _steal_lines(self.steal, trace, tolerance_ns)
+        if self.over is not None:
+            yield ""
+            yield "over time, in ns"
+            shown = [one.name for one in self.over if one.null_count() < len(one)]
+            yield from _table(self.over.select(shown).rename(lambda name: name.removesuffix("_ns").replace("vcpu", "vCPU")))
         if self.findings is not None:
             if self.steal is not None:
                 yield ""
             yield from _finding_lines(self.findings, trace)
 
 
-def analyse(trace: Trace, names: Iterable[str], *, policy: str | None = None, rows: int = WINDOW_ROWS) -> Analysis:
-    """names: of steal, invariants. Errors: InputError for an unknown policy, TraceDamaged."""
+def analyse(
+    trace: Trace, names: Iterable[str], *, policy: str | None = None, over_ns: int | None = None, rows: int = WINDOW_ROWS
+) -> Analysis:
+    """names: of steal, invariants. over_ns: steps of the table over time. Errors: InputError for an unknown policy, TraceDamaged."""
     if policy is not None and policy not in FORMULAS:
         raise InputError(f"no publication policy {policy!r}; there are {', '.join(FORMULAS)}")
     walk = Walk(trace, policy=policy, rows=rows)
     stolen = Steal(walk) if "steal" in names else None
     judge = Invariants(walk) if "invariants" in names else None
+    steps = Timeline(walk, over_ns) if over_ns is not None else None
     wants = (*(report.WANTS if stolen else ()), *(rules.WANTS if judge else ()))
     for step in walk.steps(*wants):
         if stolen is not None:
             stolen.feed(step)
+        if steps is not None:
+            steps.feed(step)
         if judge is not None:
             judge.feed(step)
-    return Analysis(scope_of(trace), stolen.close() if stolen else None, judge.close() if judge else None)
+    return Analysis(
+        scope_of(trace),
+        stolen.close() if stolen is not None else None,
+        judge.close() if judge is not None else None,
+        steps.close() if steps is not None else None,
+    )
 
 
 def scope_of(trace: Trace) -> Scope:

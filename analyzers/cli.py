@@ -21,9 +21,10 @@ NAMES = ("steal", "invariants")
 @click.option(
     "--tolerance", default="0ns", show_default=True, help="Greatest error of a total at guest entry that is still good."
 )
+@click.option("--over", metavar="TIME", help="steal: also a table over steps of this length, for example 100ms.")
 @click.option("--policy", help="The publication policy whose formula is the truth. [default: the recorded one]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def analyze(trace: Path, names: tuple[str, ...], tolerance: str, policy: str | None, as_json: bool) -> None:
+def analyze(trace: Path, names: tuple[str, ...], tolerance: str, over: str | None, policy: str | None, as_json: bool) -> None:
     """How true the stolen time of TRACE was, and which invariants are broken.
 
     steal: what was stolen, published, read and accounted, to the ns. invariants: every invariant that a trace can decide. Default: both.
@@ -36,9 +37,12 @@ def analyze(trace: Path, names: tuple[str, ...], tolerance: str, policy: str | N
         if name not in NAMES:
             raise InputError(f"no analysis {name!r}; there are {', '.join(NAMES)}")
     tolerance_ns = parse_duration_ns(tolerance)
+    over_ns = None if over is None else parse_duration_ns(over)
+    if over is not None and names and "steal" not in names:
+        raise InputError("--over belongs to steal, which was not asked for")
     opened = Trace.open(trace)
     try:
-        done = analyse(opened, names or NAMES, policy=policy)
+        done = analyse(opened, names or NAMES, policy=policy, over_ns=over_ns)
     finally:
         opened.close()
     found: dict[str, Any] = done.as_json(str(trace), tolerance_ns)

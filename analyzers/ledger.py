@@ -23,7 +23,7 @@ FORMULAS: dict[str, pl.Expr] = {
     "xen": pl.col("wait_ns") + pl.col("offline_ns"),
     "kvm-x86-suspend": pl.col("wait_ns") + pl.col("suspend_ns"),
 }
-_TIMES: dict[str, tuple[str, ...]] = {
+TIMES: dict[str, tuple[str, ...]] = {
     "run_ns": RUNS, "code_ns": ("run",), "wait_ns": WAITS, "idle_ns": ("woken",), "yield_ns": ("yield",), "block_ns": BLOCKS, "offline_ns": ("offline",),
     "suspend_ns": ("suspend",),
 }  # fmt: skip
@@ -34,7 +34,7 @@ _COUNT, _NS = pl.Int64, pl.Int64
 # What a window leaves to the next, for each vCPU: the last row of its ledger. Nothing in it is null; mark_epoch -1: no update so far.
 _KEPT: dict[str, pl.DataType | type[pl.DataType]] = {
     **dict.fromkeys(KEY, pl.UInt64), "vtime_ns": _NS, "vcpu": pl.UInt16, "event": EVENTS, "state": STATES, "since_ns": _NS,
-    **dict.fromkeys(_TIMES, _NS), "clock_ns": _NS, "entry_ns": _NS, "entry_code_ns": _NS, "vmm_code_ns": _NS, "entry_marks": _COUNT,
+    **dict.fromkeys(TIMES, _NS), "clock_ns": _NS, "entry_ns": _NS, "entry_code_ns": _NS, "vmm_code_ns": _NS, "entry_marks": _COUNT,
     **dict.fromkeys(_COUNTS, _COUNT), "restores": _COUNT, "restored_ns": _NS, "base_ns": _NS, "truth_ns": _NS, "due_ns": _NS,
     "mark_told_ns": pl.Int128, "mark_truth_ns": _NS, "mark_ns": _NS, "mark_epoch": _COUNT, "mark_restores": _COUNT,
     "mark_odd": _COUNT, "mark_touched": _COUNT, "gone_epoch": _COUNT, "seen_ns": _NS,
@@ -53,7 +53,7 @@ class Ledger:
     """Follows every vCPU over windows."""
 
     def __init__(self, policy: str, places: Places) -> None:
-        self._formula = FORMULAS[policy]
+        self.formula = FORMULAS[policy]
         self._places = places
         vcpus = range(places.vcpu_count)
         columns = {name: [0] * len(vcpus) for name in _KEPT} | {
@@ -76,8 +76,8 @@ class Ledger:
         passed = (pl.lit(end_ns) - pl.col("since_ns")).clip(lower_bound=0)
         frame = self._kept.with_columns(
             pl.col(name) + pl.when(pl.col("state").is_in(list(states))).then(passed).otherwise(0)
-            for name, states in _TIMES.items()
-        ).with_columns(clock_ns=self._formula)
+            for name, states in TIMES.items()
+        ).with_columns(clock_ns=self.formula)
         return frame.with_columns(truth_ns=pl.col("clock_ns") + pl.col("restored_ns") - pl.col("base_ns"))
 
     def feed(self, window: dict[str, pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -109,14 +109,14 @@ class Ledger:
         kept = self._kept.with_columns(is_kept=pl.lit(True), own="state")
         frame = pl.concat([kept, rows.with_columns(is_kept=pl.lit(False))], how="diagonal")
         frame = _sorted(frame)
-        frame = _times(frame).with_columns(clock_ns=self._formula)
+        frame = _times(frame).with_columns(clock_ns=self.formula)
         frame = _updates(_truth(frame))
         last = pl.col("vcpu") != pl.col("vcpu").shift(-1)
         settled = [
-            pl.col(name) - pl.col(f"open_{name}") for name in _TIMES
+            pl.col(name) - pl.col(f"open_{name}") for name in TIMES
         ]  # as of the last change: later rows add what passes since
         self._kept = frame.filter(last.fill_null(True)).with_columns(settled).select(list(_KEPT))
-        return frame.filter(~pl.col("is_kept")).drop("is_kept", *(f"open_{name}" for name in _TIMES))
+        return frame.filter(~pl.col("is_kept")).drop("is_kept", *(f"open_{name}" for name in TIMES))
 
     def _renew(self, board: _Board) -> None:
         """A snapshot keeps what stands in memory; a restore brings it back and loses what the old threads had not reported."""
@@ -209,12 +209,12 @@ def _times(frame: pl.DataFrame) -> pl.DataFrame:
     is_settled = is_change | pl.col("is_kept")
     frame = frame.with_columns(
         pl.when(pl.col("state_before").is_in(list(states)) & ~pl.col("is_kept")).then("passed").otherwise(0).alias(f"open_{name}")
-        for name, states in _TIMES.items()
+        for name, states in TIMES.items()
     )
     frame = frame.with_columns(
-        *(_total(name, pl.when(is_change).then(f"open_{name}").otherwise(0)) for name in _TIMES),
-    ).with_columns(pl.when(is_settled).then(0).otherwise(f"open_{name}").alias(f"open_{name}") for name in _TIMES)
-    return frame.with_columns(pl.col(name) + pl.col(f"open_{name}") for name in _TIMES).drop("passed", "own")
+        *(_total(name, pl.when(is_change).then(f"open_{name}").otherwise(0)) for name in TIMES),
+    ).with_columns(pl.when(is_settled).then(0).otherwise(f"open_{name}").alias(f"open_{name}") for name in TIMES)
+    return frame.with_columns(pl.col(name) + pl.col(f"open_{name}") for name in TIMES).drop("passed", "own")
 
 
 def _truth(frame: pl.DataFrame) -> pl.DataFrame:
