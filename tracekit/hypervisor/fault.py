@@ -56,7 +56,7 @@ class Kit(Protocol):
         """Store a total as KVM does, one 8-byte store through the slots, and tell it as a publication; False if it failed."""
 
     def call_at(self, vcpu: int, at_ns: int) -> None:
-        """Have `due(vcpu)` called at this time, or at the vCPU's own time if that is later and it runs."""
+        """Have `due(vcpu)` called at this time, at the earliest 1 us from now, or at the vCPU's own time if that is later and it runs."""
 
     def acts(self, vcpu: int) -> None:
         """Leave a row in the trace (`directives`, kind fault): here the fault acts on this vCPU."""

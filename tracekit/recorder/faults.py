@@ -18,8 +18,8 @@ from tracekit.hypervisor.fault import Fault
 HOOKS = tuple(name for name, value in vars(Fault).items() if inspect.isfunction(value))
 
 
-class FaultRaised(Exception):
-    """A fault's own code failed; the text says where."""
+class FaultRaised(InputError):
+    """A fault's own code failed; the text says where. A run that has begun ends by it and is kept."""
 
 
 def catalogue() -> dict[str, Path]:

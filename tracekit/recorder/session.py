@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from tracekit.formats.writer import TraceWriter
@@ -34,6 +35,7 @@ from tracekit.recorder.vmm import Resume, Sgi, Vmm
 STATES_EVERY_NS = 10_000_000
 COMMIT_EVERY_NS = 100_000_000
 NEVER = 1 << 62
+FAULT_CALL_NS_MIN = 1_000  # a fault is not called again before that, so that a run goes on
 _LEAVING = frozenset({"preempt", "block", "yield", "pause", "offline", "throttle", "suspend"})
 _TOLD = frozenset({"migrate", "online", "offline"})  # schedule events that faults are told of, as of directives
 
@@ -159,10 +161,10 @@ class Recording:
         """Run to the end, whatever that is; every row has been handed to the writer when this returns."""
         for index, one in enumerate(self.scenario.inputs):
             self.host.call_at(one.at_ns, _InputAlarm(index))
-        with self._at_time(0):
-            self._vmm.set_up()
-            self.host.start()
         try:
+            with self._at_time(0):
+                self._vmm.set_up()
+                self.host.start()
             while self._end is None:
                 if self.interrupted:
                     self._end = (EndReason.INTERRUPTED, None)
@@ -298,12 +300,18 @@ class Recording:
         if t.event == "run" and t.vcpu is not None:
             self._turn_vcpu = t.vcpu
         elif t.vcpu is not None and t.event in _LEAVING:
-            with self.board.at(position, t.vtime_ns):
-                self.hypervisor.left(t.vcpu, t.event)
+            self._tell_faults(position, t, partial(self.hypervisor.left, t.vcpu, t.event))
         self.board.emit_at("schedule", position, t.vtime_ns, t.vcpu, t.thread, t.event, t.pcpu, t.from_pcpu, t.reason)
         if t.vcpu is not None and t.event in _TOLD:
+            self._tell_faults(position, t, partial(self.hypervisor.told, t.event, t.vcpu, None))
+
+    def _tell_faults(self, position: int, t: Transition, hook: Callable[[], None]) -> None:
+        """A hook that raises ends the run once what the host is about is done, so that its rows stand in the trace."""
+        try:
             with self.board.at(position, t.vtime_ns):
-                self.hypervisor.told(t.event, t.vcpu, None)
+                hook()
+        except FaultRaised as raised:
+            self._end = self._end or (EndReason.FAULT_RAISED, str(raised))
 
     def _host_told(self, told: Told) -> None:
         position, _ = self.board.here()
@@ -319,7 +327,8 @@ class Recording:
 
     def call_at(self, vcpu: int, at_ns: int) -> None:
         """A fault will be called then, also where the guest would have been left to run for longer."""
-        self._asked_ns = min(self._asked_ns, max(at_ns, self.now_ns() + 1))
+        at_ns = max(at_ns, self.now_ns() + FAULT_CALL_NS_MIN)
+        self._asked_ns = min(self._asked_ns, at_ns)
         self._replan_wanted = True
         self.host.call_at(at_ns, _FaultAlarm(vcpu), vcpu=vcpu)
 
