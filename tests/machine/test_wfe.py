@@ -248,9 +248,9 @@ def tables(images: dict[int, bytes], at: int, pages: dict[int, int]) -> None:
     images[at] = bytes(level1) + struct.pack("<Q", at + 0x2000 | 3).ljust(4096, b"\0") + bytes(level3)
 
 
-def turn_mmu_on(made: Engine, vcpu: int, table: int) -> None:
+def turn_mmu_on(made: Engine, vcpu: int, table: int, sctlr: int = 0x30D00801) -> None:
     wanted = made.registers(vcpu).as_dict()
-    wanted |= {"ttbr0_el1": table, "tcr_el1": 25 | 1 << 23, "mair_el1": 0xFF, "sctlr_el1": 0x30D00801, "vbar_el1": RAM + 0x8000}
+    wanted |= {"ttbr0_el1": table, "tcr_el1": 25 | 1 << 23, "mair_el1": 0xFF, "sctlr_el1": sctlr, "vbar_el1": RAM + 0x8000}
     made.set_registers(vcpu, Registers(tuple(wanted.values())))
 
 
@@ -303,6 +303,23 @@ def test_two_address_spaces(config: EngineConfig) -> None:
         ("WFE", 0, 18, CODE + 8), ("LIMIT", 0, 20, CODE),
         ("WFE", 1, 22, other + 8), ("LIMIT", 1, 24, other),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("counting", ["block", "instruction"])
+def test_a_wfe_that_takes_an_exception(counting: str) -> None:
+    """An indirect jump to a WFE on a guarded page (BTI): the exception comes instead, nothing retires."""
+    config = EngineConfig(cpu="max", counting=counting, stops_at_wfe=True)
+    code = assemble(adr(16, "to"), 0xD61F0200, "to", WFE, "end", branch("end"))  # BR X16
+    images = {CODE: code, RAM + 0x8200: assemble("a", WFE, branch("a"))}
+    tables(images, RAM + 0x10000, {4: 4, 8: 8})
+    level3 = bytearray(images[RAM + 0x10000])
+    struct.pack_into("<Q", level3, 0x2000 + 8 * 4, CODE | 0x703 | 1 << 50)  # guarded
+    images[RAM + 0x10000] = bytes(level3)
+    with engine(config, images) as made:
+        turn_mmu_on(made, 0, RAM + 0x10000, sctlr=0x30D00801 | 1 << 36)  # BT1
+        assert stops(made, 3) == [("WFE", 0, 3, RAM + 0x8204), ("LIMIT", 0, 3, RAM + 0x8204)]
+        registers = made.registers(0)
+        assert (registers["elr_el1"], registers["esr_el1"] >> 26) == (CODE + 8, 0x0D)
 
 
 def test_every_limit() -> None:
