@@ -139,12 +139,12 @@ def _steal_lines(steal: Report, trace: str, tolerance_ns: int) -> Iterator[str]:
     yield f"stolen time in ns, by policy {steal.policy}: true and in memory at the end, and as the guest last read it"
     columns = {
         "vcpu": "vCPU", "stolen_ns": "stolen", "epochs": "enabled", "true_ns": "true", "told_ns": "told", "untold_ns": "untold",
-        "read_ns": "read", "accounted_ns": "accounted", "entries": "entries", "missing": "missing", "error_ns": "error", "reads": "reads",
+        "read_ns": "read", "accounted_ns": "accounted", "accounted_read_ns": "of read", "entries": "entries", "missing": "missing", "error_ns": "error", "reads": "reads",
         "read_error_ns": "read error",
     }  # fmt: skip
     vcpus = steal.vcpus
     if vcpus["accounted_ns"].null_count() == vcpus.height:
-        columns.pop("accounted_ns")
+        columns = {name: shown for name, shown in columns.items() if not name.startswith("accounted")}
     yield from _table(vcpus.select(pl.col(name).alias(shown) for name, shown in columns.items()))
     yield ""
     yield "life in ns"

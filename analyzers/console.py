@@ -38,8 +38,8 @@ class Reading:
 
     @property
     def steal_ns(self) -> int:
-        """What the guest has accounted as stolen."""
-        return self.times_ns[-1]
+        """What the guest has accounted as stolen; a u64, like the kernel's."""
+        return min(self.times_ns[-1], (1 << 64) - 1)
 
 
 @dataclass(slots=True)

@@ -111,8 +111,8 @@ class Report:
     vcpus: one row each; columns: vcpu u16; wall_ns, run_ns, wait_ns, block_ns i64: its life up to the end, conservation_ns: run + wait + block
     - wall; stolen_ns: what the policy counted in all; epochs: PV_TIME_ST; and of the present epoch at the end: true_ns, told_ns u64 (in memory),
     untold_ns (waited since the last guest entry), read_ns u64? (the guest's last own read), read_true_ns? (what it must have been);
-    accounted_ns u64?, accounted_at_ns? (the last steal column of /proc/stat, and when), accounted_behind_ns? (what the guest had been told of and not
-    shown yet: it charges at ticks and shows whole USER_HZ); entries i64, missing i64 (entries without the update that was due), reads i64, and
+    accounted_ns u64?, accounted_at_ns? (the last steal column of /proc/stat, and when it was printed), accounted_read_ns u64?
+    (what that vCPU had read last before: Linux charges at ticks and shows whole USER_HZ, so up to 10 ms less is implied); entries i64, missing i64 (entries without the update that was due), reads i64, and
     error_ns, read_error_ns: the greatest absolute errors; age_ns: the greatest age of what an own read saw.
     """
 
@@ -151,6 +151,7 @@ class Report:
 
 _ENTRIES = {"entries": pl.Int64, "missing": pl.Int64, "error_ns": pl.Int64}
 _READS = {"reads": pl.Int64, "read_error_ns": pl.Int64, "age_ns": pl.Int64}
+_ACCOUNTED = {"accounted_ns": pl.UInt64, "accounted_at_ns": pl.Int64, "accounted_read_ns": pl.UInt64}
 _LAST_READ = {"read_ns": pl.UInt64, "read_true_ns": pl.Int64}
 
 
@@ -169,8 +170,8 @@ class Steal:
 
     def feed(self, step: Step) -> None:
         """One window."""
-        for reading in self._stat.feed(step.tables["console"]):
-            self._accounted[reading.cpu] = reading, None
+        shown = {one.cpu: one for one in self._stat.feed(step.tables["console"])}
+        before = {cpu: self._read[cpu][0] for cpu in shown if cpu in self._read}
         for ledger in step.ledgers:
             entries, all_reads = entries_of(ledger), reads_of(ledger)
             is_own = pl.col("reader") == pl.col("vcpu")
@@ -184,10 +185,12 @@ class Steal:
             self._add(0, entries, pl.len().alias("entries"), pl.col("is_missing").sum().alias("missing"), _most("error_ns"))
             worst_read = _most("error_ns").alias("read_error_ns")
             self._add(1, own, pl.len().alias("reads"), worst_read, _most("age_ns"))
-            for vcpu, told_ns, true_ns in (
-                own.group_by("vcpu", maintain_order=True).last().select("vcpu", "told_ns", "true_ns").rows()
-            ):
-                self._read[vcpu] = told_ns, true_ns
+            for cpu, one in shown.items():
+                earlier = own.filter(pl.col("vcpu") == cpu, pl.col("position") < one.position)["told_ns"]
+                before.update({cpu: earlier[-1]} if len(earlier) else {})
+            last = own.group_by("vcpu", maintain_order=True).last().select("vcpu", "told_ns", "true_ns")
+            self._read.update({vcpu: (told_ns, true_ns) for vcpu, told_ns, true_ns in last.iter_rows()})
+        self._accounted.update({cpu: (one, before.get(cpu)) for cpu, one in shown.items()})
 
     def _add(self, which: int, rows: pl.DataFrame, *columns: pl.Expr) -> None:
         for row in rows.group_by("vcpu").agg(*columns).iter_rows(named=True):
@@ -215,12 +218,8 @@ class Steal:
             pl.when(_is_listening).then(pl.col("truth_ns") - pl.col("due_ns")).alias("untold_ns"),
         )  # fmt: skip
         read = [(vcpu, *values) for vcpu, values in self._read.items()]
-        stat = [(cpu, one.steal_ns, one.vtime_ns) for cpu, (one, _) in self._accounted.items()]
-        vcpus = vcpus.join(_frame(read, _LAST_READ), on="vcpu", how="left").join(
-            _frame(stat, {"accounted_ns": pl.UInt64, "accounted_at_ns": pl.Int64}), on="vcpu", how="left"
-        )
-        read_ns, accounted_ns = (_signed(pl.col(name).cast(pl.Int128)) for name in ("read_ns", "accounted_ns"))
-        vcpus = vcpus.with_columns(accounted_behind_ns=read_ns - accounted_ns)
+        stat = [(cpu, one.steal_ns, one.vtime_ns, read_ns) for cpu, (one, read_ns) in self._accounted.items()]
+        vcpus = vcpus.join(_frame(read, _LAST_READ), on="vcpu", how="left").join(_frame(stat, _ACCOUNTED), on="vcpu", how="left")
         for schema, counts in zip((_ENTRIES, _READS), self._counts, strict=True):
             rows = [(vcpu, *(values[name] for name in schema)) for vcpu, values in counts.items()]
             vcpus = vcpus.join(_frame(rows, schema), on="vcpu", how="left").with_columns(pl.col(*schema).fill_null(0))

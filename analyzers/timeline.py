@@ -144,7 +144,7 @@ class Timeline:
             **{name: pl.col(name) - pl.col(name).shift(1, fill_value=0).over("vcpu") for name in spent},
         ).with_columns(bin=pl.col("begin_ns") // self._step_ns)
         stat = [(cpu, at, steal_ns) for (cpu, at), steal_ns in self._accounted.items()]
-        accounted = pl.DataFrame(stat, schema={"vcpu": pl.UInt16, "bin": pl.Int64, "accounted_ns": pl.Int64}, orient="row")
+        accounted = pl.DataFrame(stat, schema={"vcpu": pl.UInt16, "bin": pl.Int64, "accounted_ns": pl.UInt64}, orient="row")
         for more in (self._entries, self._reads, accounted):
             frame = frame.join(more, on=["vcpu", "bin"], how="left", maintain_order="left")
         frame = frame.rename({"clock_ns": "stolen_ns"}).with_columns(pl.col("entries").fill_null(0))
@@ -156,7 +156,7 @@ _READS = {"vcpu": pl.UInt16, "bin": pl.Int64, "read_ns": pl.UInt64}
 _OVER: dict[str, type[pl.DataType]] = {
     "begin_ns": pl.Int64, "end_ns": pl.Int64, "vcpu": pl.UInt16, "run_ns": pl.Int64, "wait_ns": pl.Int64, "block_ns": pl.Int64,
     "stolen_ns": pl.Int64, "entries": pl.Int64, "error_ns": pl.Int64, "true_ns": pl.Int64, "told_ns": pl.UInt64, "untold_ns": pl.Int64,
-    "read_ns": pl.UInt64, "accounted_ns": pl.Int64,
+    "read_ns": pl.UInt64, "accounted_ns": pl.UInt64,
 }  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def over(trace: Trace, step_ns: int, *, policy: str | None = None, rows: int = W
 
     columns: begin_ns, end_ns i64, vcpu u16; in the step: run_ns, wait_ns, block_ns i64, stolen_ns i64 (what the policy counted), entries i64,
     error_ns i64? (the greatest absolute error at a guest entry); at its end, of the present epoch: true_ns i64? (what must stand in memory),
-    told_ns u64? (what does), untold_ns i64? (waited since the last guest entry); read_ns u64?, accounted_ns i64?: what the guest last read of
+    told_ns u64? (what does), untold_ns i64? (waited since the last guest entry); read_ns u64?, accounted_ns u64?: what the guest last read of
     its own structure and last showed in /proc/stat, in the step. Sorted by (begin_ns, vcpu).
     """
     walk = Walk(trace, policy=policy, rows=rows)

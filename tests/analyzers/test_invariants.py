@@ -537,9 +537,24 @@ def stat(*readings: tuple[int, str], again_at_ms: int | None = None, reset_at_ms
     return made
 
 
+def late_ticks() -> Handmade:
+    """3 ms on, 9 ms off: two ticks in each run, one of them late; Linux shows 4 of 12 ms as user and 9 as steal (the resonance)."""
+    made = Handmade().begin()
+    made.enter(0, 0, 0)
+    made.enable(0, 0)
+    made.stat(0, "0 0 0 0 0 0 0 0 0 0")
+    for turn in range(100):
+        made.schedule((12 * turn + 3) * MS, 0, "preempt", "slice")
+        made.enter(12 * (turn + 1) * MS, 0, 9 * (turn + 1) * MS)
+    made.stat(1200 * MS, "40 0 0 0 0 0 0 90 0 0")
+    return made
+
+
 ACCOUNTS: list[tuple[str, Handmade, set[str]]] = [
     ("grows", stat((100, "5 0 0 0 0 0 0 2 0 0"), (200, "10 0 0 0 0 0 0 7 0 0")), set()),
     ("falls", stat((100, "5 0 0 0 0 0 0 9 0 0"), (200, "10 0 0 0 0 0 0 8 0 0")), {"G1"}),
+    ("falls below 0", stat((100, "5 0 0 0 0 0 0 9 0 0"), (200, "10 0 0 0 0 0 0 1844674407369 0 0")), {"G1"}),
+    ("a late tick after each wait", late_ticks(), set()),
     ("keeps its cursor", stat((100, "5 0 0 0 0 0 0 9 0 0"), (200, "10 0 0 0 0 0 0 1 0 0"), again_at_ms=150), {"G1", "L1"}),
     ("resets its cursor", stat((100, "5 0 0 0 0 0 0 9 0 0"), (200, "10 0 0 0 0 0 0 9 0 0"), again_at_ms=150), set()),
     ("another kernel", stat((100, "5 0 0 0 0 0 0 9 0 0"), (200, "1 0 0 0 0 0 0 0 0 0"), reset_at_ms=150), set()),
