@@ -6,7 +6,7 @@ from tracekit.hypervisor.fault import Fault
 
 
 class AfterKexec(Fault):
-    """After a kexec every guest entry also updates the structures of those vCPUs on which the new kernel has not asked for stolen time yet."""
+    """After a kexec each guest entry also stores for vCPUs on which the new kernel has not asked for stolen time yet."""
 
     name = "after-kexec"
     models = (

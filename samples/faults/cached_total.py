@@ -6,7 +6,7 @@ from tracekit.hypervisor.fault import Fault
 
 
 class CachedTotal(Fault):
-    """The running total lives in the kernel; on a new host it starts at 0 and goes over the total that came with the guest's memory."""
+    """The running total is the kernel's; on a new host it starts at 0 and goes over the one that came with the guest's memory."""
 
     name = "cached-total"
     models = "bug 10: a total beside guest memory (arm64 KVM v5.5 to v5.9; kvmarm c37321ee, fix 53f985584e3c)"

@@ -6,7 +6,7 @@ from tracekit.hypervisor.fault import Fault
 
 
 class FirmwareWrites(Fault):
-    """Now and then the field grows by 10 us while the guest runs; the next update takes that as its base. Told as a host store of cause `fault`."""
+    """Now and then the field grows by 10 us while the guest runs (a host store of cause `fault`), and the next update builds on it."""
 
     name = "firmware-writes"
     models = "hazard 8.1d: firmware writes the field and makes a new base (docs/pvtime.md 2.6)"

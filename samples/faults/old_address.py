@@ -6,7 +6,7 @@ from tracekit.hypervisor.fault import Fault
 
 
 class OldAddress(Fault):
-    """The VMM sets an address, then another; the kernel goes on storing to the first one, of which it has kept the translation."""
+    """The VMM sets an address, then another; the kernel goes on storing to the first one, whose translation it kept."""
 
     name = "old-address"
     models = "bugs 23 and 24: a cache that compares the slots' generation, not the address (x86 KVM 2021; fix 901d3765fa80)"

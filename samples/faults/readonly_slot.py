@@ -6,7 +6,7 @@ from tracekit.hypervisor.fault import Fault
 
 
 class ReadonlySlot(Fault):
-    """Whether the slot is writable was asked when the address was set; it is made read-only later, and nobody looks at the store's result."""
+    """Whether the slot is writable was asked when the address was set; it becomes read-only later, and the host stores all the same."""
 
     name = "readonly-slot"
     models = "bug 20: check, then write (riscv KVM 2025; RISC-V: KVM: No need of explicit writable slot check, v6)"

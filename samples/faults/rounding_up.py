@@ -6,7 +6,7 @@ from tracekit.hypervisor.fault import Fault
 
 
 class RoundingUp(Fault):
-    """A wait is told in whole microseconds, more than it was, and the next update counts the odd nanoseconds again: time runs ahead."""
+    """A wait is told in whole microseconds, more than it was, and the next update counts the odd nanoseconds again."""
 
     name = "rounding-up"
     models = "bug 41: both sides of the books are rounded (Xen and Linux 2006; xen d90f68966f)"

@@ -7,7 +7,7 @@ from tracekit.hypervisor.smccc import NOT_SUPPORTED, Hypercall, Outcome, result
 
 
 class TruncatedError(Fault):
-    """The VMM sets no address and the kernel does not look whether it did; PV_TIME_ST fails with 0x00000000FFFFFFFF, an address to the guest."""
+    """The VMM sets no address, nobody looks, and PV_TIME_ST fails with 0x00000000FFFFFFFF: an address to the guest."""
 
     name = "truncated-error"
     models = "bug 1: int, widened as u32 (arm64 KVM series v1 to v3; kvmarm 875cfd22, 514cc4f7)"

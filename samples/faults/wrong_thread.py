@@ -6,7 +6,7 @@ from tracekit.hypervisor.fault import Fault
 
 
 class WrongThread(Fault):
-    """PV_TIME_ST remembers the run_delay of the VMM's main thread, which has waited a second longer; updates subtract it from the vCPU thread's."""
+    """PV_TIME_ST remembers the run_delay of the VMM's main thread, a second more; updates subtract it from the vCPU thread's."""
 
     name = "wrong-thread"
     models = (

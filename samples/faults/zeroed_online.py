@@ -6,7 +6,7 @@ from tracekit.hypervisor.fault import Fault
 
 
 class ZeroedOnline(Fault):
-    """The host starts the count again when the vCPU is powered on, before the guest asks for it; the guest keeps the last total it saw."""
+    """The host starts the count again when a vCPU is powered on, before the guest asks; the guest keeps the last total it saw."""
 
     name = "zeroed-online"
     models = "hazard 8.1a and bug 43: zero at CPU online against a cursor that is kept (stable 62208707b466)"

@@ -9,6 +9,7 @@ import pytest
 from fault_runs import FAITHFUL, TABLE, acting, found, lines_of, linux_files, on_bundled, on_linux, row, with_faults
 from support import replayed
 
+from tracekit.formats.verify import verify
 from tracekit.recorder.faults import catalogue, load_fault
 from tracekit.recorder.record import record
 
@@ -22,10 +23,11 @@ def test_the_table_has_every_fault() -> None:
 
 @pytest.mark.parametrize("name", catalogue())
 def test_the_table_is_what_the_runs_show(tmp_path: Path, name: str) -> None:
-    """Found by the invariant that it names and exactly those that the table lists, with its error; the trace replays."""
+    """Found by the invariant that it names and exactly those that the table lists, with its error; the trace is whole and replays."""
     shown = on_bundled(name, tmp_path)
     assert load_fault(name).invariant in shown.invariants
     assert row(name, shown, LINES[name][6]) == "| " + " | ".join(LINES[name]) + " |"
+    assert verify(tmp_path / f"{name}.tkt") == []
     assert replayed(tmp_path / f"{name}.tkt").is_identical
 
 

@@ -71,9 +71,6 @@ def test_every_fault_describes_itself(name: str) -> None:
     assert type(fault).__doc__ and (type(fault).__doc__ or "").splitlines()[0].endswith(".")
 
 
-_TABLES = ("hypercalls", "memory_writes", "pvtime", "directives")
-
-
 def test_a_fault_says_where_it_acts(tmp_path: Path) -> None:
     """A `fault` row names it by its number in the manifest; here it stands where the update does not."""
     record(with_faults(acting("skipped-update"), "wrong-unit", "skipped-update"), tmp_path / "a.tkt")
