@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +85,18 @@ class Analysis:
 
 
 def analyse(
-    trace: Trace, names: Iterable[str], *, policy: str | None = None, over_ns: int | None = None, rows: int = WINDOW_ROWS
+    trace: Trace,
+    names: Iterable[str],
+    *,
+    policy: str | None = None,
+    over_ns: int | None = None,
+    rows: int = WINDOW_ROWS,
+    tell: Callable[[int, int], None] | None = None,
 ) -> Analysis:
-    """names: of steal, invariants. over_ns: steps of the table over time. Errors: InputError for an unknown policy, TraceDamaged."""
+    """names: of steal, invariants. over_ns: steps of the table over time. rows: in memory at a time, about. tell: (position, ns) reached.
+
+    Errors: InputError for an unknown policy or too many steps, TraceDamaged.
+    """
     if policy is not None and policy not in FORMULAS:
         raise InputError(f"no publication policy {policy!r}; there are {', '.join(FORMULAS)}")
     walk = Walk(trace, policy=policy, rows=rows)
@@ -102,6 +111,8 @@ def analyse(
             steps.feed(step)
         if judge is not None:
             judge.feed(step)
+        if tell is not None and step.tables["schedule"].height:
+            tell(*(int(value) for value in step.tables["schedule"].select("position", "vtime_ns").row(-1)))
     return Analysis(
         scope_of(trace),
         stolen.close() if stolen is not None else None,
@@ -168,6 +179,9 @@ def _steal_lines(steal: Report, trace: str, tolerance_ns: int) -> Iterator[str]:
         worst = steal.worst
         yield f"worst: vCPU {worst.vcpu} at position {worst.position:,}: {worst.told_ns:,} ns instead of {worst.true_ns:,} ({worst.error_ns:+,})"
         yield f"  {worst.command(trace)}"
+    if not vcpus["epochs"].sum():
+        yield "nothing to judge: no vCPU asked for its stolen time"
+        return
     is_within = steal.error_ns <= tolerance_ns
     yield f"verdict: {'within' if is_within else 'BEYOND'} the tolerance of {tolerance_ns:,} ns at guest entry"
 

@@ -23,14 +23,18 @@ NAMES = ("steal", "invariants")
 )
 @click.option("--over", metavar="TIME", help="steal: also a table over steps of this length, for example 100ms.")
 @click.option("--policy", help="The publication policy whose formula is the truth. [default: the recorded one]")
+@click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", help="auto: a bar on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def analyze(trace: Path, names: tuple[str, ...], tolerance: str, over: str | None, policy: str | None, as_json: bool) -> None:
+def analyze(
+    trace: Path, names: tuple[str, ...], tolerance: str, over: str | None, policy: str | None, progress: str, as_json: bool
+) -> None:
     """How true the stolen time of TRACE was, and which invariants are broken.
 
     steal: what was stolen, published, read and accounted, to the ns. invariants: every invariant that a trace can decide. Default: both.
     Exit code 0: nothing found, 1: a finding or an error beyond the tolerance, 2: trouble.
     """
     from tracekit.analyzers.analysis import analyse
+    from tracekit.formats.progress import progress_for
     from tracekit.formats.reader import Trace
 
     for name in names:
@@ -42,7 +46,8 @@ def analyze(trace: Path, names: tuple[str, ...], tolerance: str, over: str | Non
         raise InputError("--over belongs to steal, which was not asked for")
     opened = Trace.open(trace)
     try:
-        done = analyse(opened, names or NAMES, policy=policy, over_ns=over_ns)
+        with progress_for(progress, f"analysing {trace.name}", opened.manifest["end"]["position"]) as bar:
+            done = analyse(opened, names or NAMES, policy=policy, over_ns=over_ns, tell=bar.tell)
     finally:
         opened.close()
     found: dict[str, Any] = done.as_json(str(trace), tolerance_ns)

@@ -166,6 +166,28 @@ def test_too_many_steps_are_refused(tmp_path: Path) -> None:
         over(Trace.open(made.write(tmp_path / "a.tkt")), 1000)
 
 
+def test_nothing_to_judge(tmp_path: Path) -> None:
+    """A guest that never asked, and a trace without rows, are said to be so."""
+    for name, made in (("silent", Handmade().begin()), ("empty", Handmade())):
+        done = tracekit("analyze", made.write(tmp_path / name), "--over", "1us")
+        assert done.returncode == 0 and "nothing to judge" in done.stdout, done.stderr
+
+
+def test_accounted(tmp_path: Path) -> None:
+    """The last steal column of each CPU beside what that vCPU had read before."""
+    made = Handmade().begin()
+    made.enter(0, 0, 0)
+    made.enable(0, 0)
+    made.schedule(10 * MS, 0, "preempt", "slice")
+    made.enter(27 * MS, 0, 17 * MS)
+    made.read(28 * MS, 0, 17 * MS)
+    made.stat(30 * MS, "1 0 0 0 0 0 0 1 0 0")
+    made.read(31 * MS, 0, 17 * MS)
+    (vcpu,) = judged(made.write(tmp_path / "a.tkt"))["steal"]["vcpus"]
+    assert (vcpu["accounted_ns"], vcpu["accounted_read_ns"], vcpu["accounted_at_ns"]) == (10 * MS, 17 * MS, 30 * MS)
+    assert "accounted" in tracekit("analyze", tmp_path / "a.tkt", "steal").stdout
+
+
 def test_packed(tmp_path: Path) -> None:
     """The same from one file."""
     path = wrong_by(50, tmp_path / "a.tkt")
