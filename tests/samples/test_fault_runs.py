@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from fault_runs import FAITHFUL, TABLE, acting, found, lines_of, linux_files, on_bundled, on_linux, row, with_faults
-from support import replayed
+from support import replayed, rows, scenario
 
 from tracekit.formats.verify import verify
 from tracekit.recorder.faults import catalogue, load_fault
 from tracekit.recorder.record import record
+from tracekit.recorder.scenario import read_scenario
 
 LINES = lines_of(TABLE.read_text())
 
@@ -62,3 +63,18 @@ def test_found_on_linux(tmp_path: Path, name: str) -> None:
         pytest.skip(text)
     assert load_fault(name).invariant in on_linux(name, kernel, initrd, tmp_path / "wrong.tkt").invariants
     assert replayed(tmp_path / "wrong.tkt").is_identical
+
+
+@pytest.mark.parametrize(
+    ("profile", "result", "invariants", "errs"),
+    [("kvm-5.5", 0, ("S4",), True), ("kvm-5.10", -6, (), False)],
+)
+def test_a_host_without_accounting(tmp_path: Path, profile: str, result: int, invariants: tuple[str, ...], errs: bool) -> None:
+    """Bug 11 as an old kernel had it: offered and always 0 (sched_info = false); later ones refuse the address instead."""
+    text = f'[guest]\nimage = "{scenario("steal").image}"\nvcpus = 2\n[host]\nneighbours = ["50%:2ms"]\n'
+    (tmp_path / "a.toml").write_text(text + f'[hypervisor]\nprofile = "{profile}"\nsched_info = false\n')
+    record(read_scenario(tmp_path / "a.toml"), tmp_path / "a.tkt")
+    set_ = [row for row in rows(tmp_path / "a.tkt", "directives") if row["kind"] == "attribute_set"]
+    assert [row["result"] for row in set_] == [result, result]
+    shown = found(tmp_path / "a.tkt")
+    assert (shown.invariants, shown.error_ns > 0) == (invariants, errs)
