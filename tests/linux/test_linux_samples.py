@@ -55,7 +55,7 @@ def test_resonance(tmp_path: Path) -> None:
         assert columns[STEAL] / units == pytest.approx(0.75, abs=0.02)
         assert set(publication_errors(path, vcpu)) == {0}
     sums = sorted(columns[USER] + columns[STEAL] for columns in shown.values())
-    assert broken(path) == ["G2"]  # more time than there was, on three CPUs
+    assert broken(path) == []  # more time than there was, on three CPUs, but no more than late ticks explain (docs/pvtime.md G2)
     assert sums[0] / units == pytest.approx(0.75, abs=0.02) and sums[1] / units == pytest.approx(1.09, abs=0.02)
 
 
