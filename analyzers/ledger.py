@@ -24,8 +24,8 @@ FORMULAS: dict[str, pl.Expr] = {
     "kvm-x86-suspend": pl.col("wait_ns") + pl.col("suspend_ns"),
 }
 TIMES: dict[str, tuple[str, ...]] = {
-    "run_ns": RUNS, "code_ns": ("run",), "wait_ns": WAITS, "idle_ns": ("woken",), "yield_ns": ("yield",), "block_ns": BLOCKS, "offline_ns": ("offline",),
-    "suspend_ns": ("suspend",),
+    "run_ns": RUNS, "code_ns": ("run",), "wait_ns": WAITS, "idle_ns": ("woken",), "yield_ns": ("yield",), "block_ns": BLOCKS,
+    "offline_ns": ("offline",), "suspend_ns": ("suspend",),
 }  # fmt: skip
 LEAVES = pl.col("state_before").is_in(list(RUNS)) & ~pl.col("state").is_in(list(RUNS))  # rows with which a vCPU stops running
 _COUNTS = ("epoch", "marks", "odd", "touched", "head")
@@ -89,14 +89,13 @@ class Ledger:
         read (of the structure by any vCPU, `reader`), odd (a host store of another size or place over its field), touch (a guest's store
         into the structure), restore, vmm, gone (reset or kexec), board (a snapshot or restore of the whole board);
         told_ns i128?, ipa u64?, revision u32?, attributes u32?, reader u16?, size u64?, value u64?: of the row;
-        state, state_before: of the thread, after and before the row; accumulated up to the row: run_ns (code_ns: the
-        part that is no poll), wait_ns (yield_ns: the part that
-        yields began; idle_ns: the part that began in WFI), block_ns (offline_ns, suspend_ns: parts of it); clock_ns i64: what the policy counts;
-        truth_ns i64: what an update here must store; due_ns i64: what must stand in memory: the truth at the last guest entry;
-        entry_ns i64: time of the last switch-in; guest_ran bool: guest code has run since; updates i64: since then; epoch i64: PV_TIME_ST so
-        far; gone_epoch i64: the epoch that a reset or kexec has ended (-1: none);
-        restores i64: so far; restored_ns i64: what they brought; and of the last update before the row: last_told_ns i128 (0 after a
-        PV_TIME_ST), last_truth_ns, last_ns (its time), last_epoch (-1: there was none), last_restores; odd_since, touched_since i64: odd and touch rows since that
+        state, state_before: of the thread, after and before the row; accumulated up to the row: run_ns (code_ns: the part that is no
+        poll), wait_ns (yield_ns: the part that yields began; idle_ns: the part that began in WFI), block_ns (offline_ns, suspend_ns: parts
+        of it); clock_ns i64: what the policy counts; truth_ns i64: what an update here must store; due_ns i64: what must stand in memory:
+        the truth at the last guest entry; entry_ns i64: time of the last switch-in; guest_ran bool: guest code has run since; updates i64:
+        since then; epoch i64: PV_TIME_ST so far; gone_epoch i64: the epoch that a reset or kexec has ended (-1: none); restores i64: so far;
+        restored_ns i64: what they brought; and of the last update before the row: last_told_ns i128 (0 after a PV_TIME_ST), last_truth_ns,
+        last_ns (its time), last_epoch (-1: there was none), last_restores; odd_since, touched_since i64: odd and touch rows since that
         reach the total; head i64: touch rows so far that reach the first 8 bytes.
         """
         rows = rows_of(window, self._places)
@@ -112,9 +111,8 @@ class Ledger:
         frame = _times(frame).with_columns(clock_ns=self.formula)
         frame = _updates(_truth(frame))
         last = pl.col("vcpu") != pl.col("vcpu").shift(-1)
-        settled = [
-            pl.col(name) - pl.col(f"open_{name}") for name in TIMES
-        ]  # as of the last change: later rows add what passes since
+        # As of the last change of state: later rows add what passes since.
+        settled = [pl.col(name) - pl.col(f"open_{name}") for name in TIMES]
         self._kept = frame.filter(last.fill_null(True)).with_columns(settled).select(list(_KEPT))
         return frame.filter(~pl.col("is_kept")).drop("is_kept", *(f"open_{name}" for name in TIMES))
 
