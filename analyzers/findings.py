@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -77,3 +78,17 @@ class Tally:
         for finding in self._first.values():
             whole.note(finding)
         return sorted(whole._first.values(), key=lambda one: (one.place, one.invariant))
+
+
+_FRAME = {
+    "invariant": pl.String, "table": pl.String, "position": pl.UInt64, "sequence": pl.UInt32, "vtime_ns": pl.UInt64, "vcpu": pl.UInt16,
+    "expected": pl.String, "found": pl.String, "count": pl.Int64, "command": pl.String,
+}  # fmt: skip
+
+
+def findings_frame(findings: Iterable[Finding], trace: str) -> pl.DataFrame:
+    """One row for each finding.
+
+    columns: those of `Finding` (position u64, sequence u32, vtime_ns u64, vcpu u16?, count i64; else str), command str: what shows its first row.
+    """
+    return pl.DataFrame([one.as_json(trace) for one in findings], schema=_FRAME)

@@ -47,7 +47,7 @@ GUARDED = {
         "tracekit.replay.cli",
         "tracekit.workbench.cli",
     ),
-    "rich": ("tracekit.formats.progress",),
+    "rich": ("tracekit.formats.progress", "tracekit.workbench.card"),
     "time": (),
     "datetime": (),
     "random": ("tracekit.host.policies",),
@@ -75,9 +75,12 @@ def floor_of(module: str) -> str:
 
 
 def imports_of(path: Path) -> set[str]:
-    """Names that a file imports; relative imports are not ours."""
+    """Names that a file imports; relative imports are not ours. The types that tracekit/__init__.py names for checkers are no imports."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    if path == ROOT / "tracekit" / "__init__.py":
+        tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

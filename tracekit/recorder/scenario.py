@@ -165,7 +165,8 @@ def parse_rational(text: str | int) -> tuple[int, int]:
 
 # --- TOML -------------------------------------------------------------------------------------------------------------------
 
-_SECTIONS: dict[str, tuple[str, ...]] = {
+# What a scenario file has: its sections and their keys.
+SECTIONS: dict[str, tuple[str, ...]] = {
     "guest": ("image", "initrd", "append", "format", "conduit", "vcpus", "ram", "cpu"),
     "time": ("ns_per_instruction", "exit_cost"),
     "host": (
@@ -179,7 +180,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "limits": ("max_vtime", "max_instructions"),
     "engine": ("mode", "page_size", "counting"),
 }  # fmt: skip
-_TOP = ("seed", "inputs", *_SECTIONS)
+_TOP = ("seed", "inputs", *SECTIONS)
 
 
 def read_scenario(path: Path) -> Scenario:
@@ -195,7 +196,7 @@ def read_scenario(path: Path) -> Scenario:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not TOML: {error}") from None
     try:
-        return _from_document(document, path.parent).checked()
+        return scenario_of(document, path.parent)
     except InputError as error:
         raise InputError(f"{path}:{_line_of(text, str(error))}: {error}") from None
 
@@ -222,8 +223,8 @@ def _table(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise InputError(f"{name}: must be a table, [{name}]")
     for key in table:
-        if key not in _SECTIONS[name]:
-            raise InputError(f"{name}.{key}: no such key; [{name}] has {', '.join(_SECTIONS[name])}")
+        if key not in SECTIONS[name]:
+            raise InputError(f"{name}.{key}: no such key; [{name}] has {', '.join(SECTIONS[name])}")
     return table
 
 
@@ -251,7 +252,12 @@ def _size(key: str, value: Any) -> int:
         raise InputError(f"{key} = {value!r}: {error}") from None
 
 
-def _from_document(document: Mapping[str, Any], folder: Path) -> Scenario:
+def scenario_of(document: Mapping[str, Any], folder: Path, base: Scenario | None = None) -> Scenario:
+    """What a scenario file's content says, put over `base` (default: the defaults); relative paths are relative to the folder.
+
+    Errors: InputError, which begins with the key.
+    """
+    base = base or Scenario()
     for key in document:
         if key not in _TOP:
             raise InputError(f"{key}: no such key; a scenario has {', '.join(_TOP)}")
@@ -292,13 +298,14 @@ def _from_document(document: Mapping[str, Any], folder: Path) -> Scenario:
     take(engine, "engine", "counting", "engine_counting", text)
     if "seed" in document:
         changes["seed"] = _typed("seed", document["seed"], int)
-    changes["host"] = _host(_table(document, "host"))
-    changes["hypervisor"] = _hypervisor(_table(document, "hypervisor"), folder)
-    changes["inputs"] = tuple(_input(one, folder) for one in _typed("inputs", document.get("inputs", []), list))
-    return replace(Scenario(), **changes)
+    changes["host"] = _host(_table(document, "host"), base.host)
+    changes["hypervisor"] = _hypervisor(_table(document, "hypervisor"), folder, base.hypervisor)
+    if "inputs" in document:
+        changes["inputs"] = tuple(_input(one, folder) for one in _typed("inputs", document["inputs"], list))
+    return replace(base, **changes).checked()
 
 
-def _host(table: Mapping[str, Any]) -> HostConfig:
+def _host(table: Mapping[str, Any], base: HostConfig) -> HostConfig:
     changes: dict[str, Any] = {}
     for key in ("pcpus",):
         if key in table:
@@ -319,7 +326,7 @@ def _host(table: Mapping[str, Any]) -> HostConfig:
         )
     if "directives" in table:
         changes["directives"] = tuple(_directive(one) for one in _typed("host.directives", table["directives"], list))
-    return HostConfig(**changes)
+    return replace(base, **changes)
 
 
 def _neighbour(index: int, value: Any) -> Neighbour:
@@ -365,7 +372,7 @@ def _directive(value: Any) -> Directive:
     return Directive(**{name: convert(f"host.directives.{key}", table[key]) for key, (name, convert) in read.items()})
 
 
-def _hypervisor(table: Mapping[str, Any], folder: Path) -> HypervisorConfig:
+def _hypervisor(table: Mapping[str, Any], folder: Path, base: HypervisorConfig) -> HypervisorConfig:
     changes: dict[str, Any] = {}
     if "profile" in table:
         changes["profile"] = _typed("hypervisor.profile", table["profile"], str)
@@ -383,7 +390,7 @@ def _hypervisor(table: Mapping[str, Any], folder: Path) -> HypervisorConfig:
     if "faults" in table:
         names = [_typed("hypervisor.faults", one, str) for one in _typed("hypervisor.faults", table["faults"], list)]
         changes["faults"] = tuple(str(folder / name) if ".py:" in name else name for name in names)
-    return HypervisorConfig(**changes)
+    return replace(base, **changes)
 
 
 def _input(value: Any, folder: Path) -> Input:

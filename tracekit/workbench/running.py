@@ -1,0 +1,156 @@
+"""Recording, replaying and comparing from Python: what the commands do, in one call each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tracekit.formats.errors import InputError, TraceVersionError
+from tracekit.formats.reader import Trace
+from tracekit.formats.writer import TraceWriter
+from tracekit.recorder.record import record as record_scenario
+from tracekit.recorder.scenario import SECTIONS, Scenario, read_scenario, scenario_of
+from tracekit.replay.divergence import Result
+from tracekit.replay.session import Replay, ReplayOptions, output_manifest, replay_to
+from tracekit.workbench.demo import bundled_guest
+from tracekit.workbench.many import ManyView, paths_of
+from tracekit.workbench.trace import TraceView
+
+Runs = str | Path | TraceView | ManyView | Iterable[str | Path | TraceView]
+# Keywords of `record` that a scenario file has in a section: name: (section, key).
+_KEYWORDS: dict[str, tuple[str, str]] = {
+    **{key: (section, key) for section in ("guest", "time", "host", "hypervisor", "limits") for key in SECTIONS[section]},
+    "capture": ("capture", "level"), "watch": ("capture", "watch"), "engine": ("engine", "mode"),
+}  # fmt: skip
+
+
+def record(
+    guest: str | Path | Scenario | Mapping[str, Any], output: str | Path, *, force: bool = False, **options: Any
+) -> TraceView:
+    """Record a guest into a new trace, and open it; how the run ended stands in its `manifest["end"]`.
+
+    guest: a guest's file, the name of a bundled guest (`steal`), a scenario file (.toml), a scenario as a dict of the same form, or a
+    Scenario. options: keys of a scenario file without their section (vcpus=2, ram="64M", pcpus=1, neighbours=["50%:2ms"],
+    faults=["wrong-unit"], max_vtime="5s", capture="writes", watch=["0x40100000:64"], seed=7); they go before what the file or dict says.
+    force: replace an existing trace once the new one is whole.
+    Errors: InputError naming the key; DiskError, TraceExistsError.
+    """
+    recorded = record_scenario(configured(guest, options), Path(output), force=force)
+    return TraceView(Trace.open(recorded.path))
+
+
+def configured(guest: str | Path | Scenario | Mapping[str, Any], options: Mapping[str, Any]) -> Scenario:
+    """The scenario that `record` runs. Errors: InputError."""
+    document = _document(options)
+    if isinstance(guest, Scenario):
+        base = guest
+    elif isinstance(guest, Mapping):
+        base = scenario_of(guest, Path())
+    elif Path(guest).suffix == ".toml":
+        base = read_scenario(Path(guest))
+    else:
+        base = Scenario(image=str(guest_file(guest)))
+    if not base.image and "image" not in document.get("guest", {}):
+        raise InputError("guest.image is missing: which guest?")
+    return scenario_of(document, Path(), base)
+
+
+def guest_file(guest: str | Path) -> Path:
+    """A guest's file; a bare name that is no file here may be that of a bundled guest."""
+    path = Path(guest)
+    if not path.exists() and len(path.parts) == 1 and bundled_guest(str(guest)).is_file():
+        return bundled_guest(str(guest))
+    return path
+
+
+def _document(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords as a scenario document. Errors: InputError."""
+    out: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in ("seed", "inputs"):
+            out[name] = value
+        elif name in _KEYWORDS:
+            section, key = _KEYWORDS[name]
+            out.setdefault(section, {})[key] = list(value) if isinstance(value, tuple) else value
+        else:
+            raise InputError(f"{name}: no such option of a run; there are seed, inputs, {', '.join(_KEYWORDS)}")
+    return out
+
+
+def replay(
+    trace: str | Path | TraceView,
+    *,
+    to_position: int | None = None,
+    capture: str | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    engine: str = "fast",
+) -> Result:
+    """Replay a trace from its own content and compare everything that happens; `is_identical` says whether all of it agreed.
+
+    to_position: stop there. capture, output: write a new trace with what is captured on the way (thin, writes or full; default: as
+    recorded). engine "safe": check every store for changed code. A divergence is the result's, not an exception.
+    Errors: TraceError where the trace cannot be used, InputError, DiskError, TraceExistsError.
+    """
+    _one_of("capture", capture, (None, "thin", "writes", "full"))
+    _one_of("engine", engine, ("fast", "safe"))
+    if output is not None and to_position is not None:
+        raise InputError("output needs the whole run, without to_position")
+    opened = Trace.open(trace.path if isinstance(trace, TraceView) else trace, verify="all")
+    options = ReplayOptions(capture=capture, mode=engine, to_position=to_position)
+    try:
+        if output is None:
+            session = Replay(opened, options)
+            try:
+                return session.run()
+            finally:
+                session.board.close()
+        if "scenario" not in opened.manifest:
+            raise TraceVersionError(f"{opened.path}: the manifest has no scenario; nothing can be written from it")
+        level = capture or str(opened.manifest["scenario"].get("capture", "thin"))
+        writer = TraceWriter(Path(output), output_manifest(opened, level), force=force)
+        return replay_to(opened, writer, options, None)
+    finally:
+        opened.close()
+
+
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name} = {value!r}: must be one of {', '.join(str(one) for one in allowed if one is not None)}")
+
+
+def diff(
+    a: str | Path | TraceView, b: str | Path | TraceView, *, ignore: Iterable[str] = (), tables: Iterable[str] | None = None
+) -> Any:
+    """Where two runs first differ and what differs after it, event by event; a `tracekit.analyzers.diff.Difference`.
+
+    ignore: columns that are not compared. tables: only these. Errors: TraceError.
+    """
+    mine, theirs = _traces([a]), _traces([b])
+    chosen = None if tables is None else tuple(tables)
+    return import_module("tracekit.analyzers.diff").diff(mine[0], theirs[0], ignore=tuple(ignore), tables=chosen)
+
+
+def compare(a: Runs, b: Runs, *, thresholds: Any = None) -> Any:
+    """The metrics of two runs or sets of runs, and a verdict for each; a `tracekit.analyzers.compare.Comparison`.
+
+    a, b: a path, a pattern, a view, or several of them. thresholds: as `tracekit.analyzers.compare.compare` takes them.
+    Errors: TraceError, InputError.
+    """
+    mine, theirs = _traces(a), _traces(b)
+    more = () if thresholds is None else (thresholds,)
+    return import_module("tracekit.analyzers.compare").compare(mine, theirs, *more)
+
+
+def _traces(runs: Runs) -> list[Trace]:
+    if isinstance(runs, TraceView):
+        return [runs.trace]
+    if isinstance(runs, ManyView):
+        return [Trace.open(path) for path in runs.paths]
+    listed: list[str | Path | TraceView] = [runs] if isinstance(runs, str | Path) else list(runs)
+    out: list[Trace] = []
+    for one in listed:
+        out += [one.trace] if isinstance(one, TraceView) else [Trace.open(path) for path in paths_of([one])]
+    return out
