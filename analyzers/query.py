@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import polars as pl
 
@@ -14,6 +14,8 @@ from tracekit.formats.errors import InputError, TracekitError
 
 FORMATS = ("table", "csv", "json", "parquet", "arrow")
 NEAR_MAX = 3
+LINES_AT_ONCE = 1000
+_HEX = frozenset({"pc", "ipa", "function_id"})
 _CHANGES = re.compile(
     r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(create|drop|delete|truncate|insert|update|alter)\b", re.IGNORECASE | re.DOTALL
 )
@@ -55,7 +57,7 @@ def write(
 ) -> None:
     """The answer to a query as csv, json (one object on each line), parquet or arrow (an IPC file, zstd), written as it is computed.
 
-    Bytes (console data, digests) are hexadecimal text in csv and json. Errors: QueryError, DiskError's kin as OSError, TraceDamaged.
+    Bytes (console data, digests) are hexadecimal text in csv and json. Errors: QueryError, TraceDamaged, OSError; BrokenPipeError where nobody reads.
     """
     frame = answer(tables, query)
     if limit is not None:
@@ -72,7 +74,11 @@ def write(
         else:
             assert kind == "arrow", kind
             frame.sink_ipc(target, compression="zstd", engine="streaming")
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if "Broken pipe" in str(error):  # polars drops its number
+            raise BrokenPipeError from None
+        if isinstance(error, OSError):
+            raise
         raise _explained(error, query, tables) from None
 
 
@@ -126,3 +132,34 @@ def _shown(query: str, what: str, begin: int | None = None, end: int | None = No
     line = query[start:].split("\n", 1)[0].expandtabs(1)
     width = max(1, (end if end is not None else begin + 1) - begin)
     return f"{what}\n  {line}\n  {' ' * (begin - start)}{'^' * width}"
+
+
+def table_lines(frame: pl.DataFrame) -> Iterator[str]:
+    """An answer for people: numbers to the right, null as a dash; addresses, function ids, and bytes that are no text in hexadecimal.
+
+    Columns are aligned over LINES_AT_ONCE rows, so that a long answer begins at once.
+    """
+    columns = frame.columns
+    is_left = [not (kind.is_numeric() or kind == pl.Boolean) for kind in frame.dtypes]
+    widths = [len(name) for name in columns]
+    for at in range(0, max(frame.height, 1), LINES_AT_ONCE):
+        texts = [
+            [_cell(name, one) for name, one in zip(columns, row, strict=True)]
+            for row in frame[at : at + LINES_AT_ONCE].iter_rows()
+        ]
+        shown = [columns, *texts] if at == 0 else texts
+        widths = [max(width, *(len(row[index]) for row in shown)) if shown else width for index, width in enumerate(widths)]
+        for row in shown:
+            cells = (
+                text.ljust(width) if left else text.rjust(width) for text, width, left in zip(row, widths, is_left, strict=True)
+            )
+            yield "  ".join(cells).rstrip()
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bytes):
+        text = value.decode("utf-8", "replace")
+        return value.hex() if "\ufffd" in text else repr(text)
+    return f"{value:#x}" if name in _HEX and isinstance(value, int) else str(value)

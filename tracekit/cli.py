@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "faults": ("tracekit.recorder.cli:faults", "List the faults that a hypervisor can be given, and what finds each."),
     "info": ("tracekit.formats.cli:info", "What a trace holds and how its run ended."),
     "pack": ("tracekit.formats.cli:pack", "Make one file of a trace."),
+    "query": ("tracekit.workbench.cli:query", "Ask the tables of one or many traces in SQL."),
     "record": ("tracekit.recorder.cli:record", "Record a guest into a trace."),
     "recover": ("tracekit.formats.cli:recover", "Save what is whole of an unfinished or damaged trace."),
     "replay": ("tracekit.replay.cli:replay", "Replay a trace and compare everything that happens."),
@@ -80,6 +81,8 @@ def main() -> None:
     except KeyboardInterrupt:
         click.echo("tracekit: interrupted", err=True)
         code = 130
+    except SystemExit as stop:  # a command's own; or click's, with 1, where stdout is a pipe that nobody reads any more
+        code = 0 if "PacifyFlushWrapper" in type(sys.stdout).__name__ else stop.code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

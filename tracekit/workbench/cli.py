@@ -1,15 +1,21 @@
-"""`tracekit demo`."""
+"""`tracekit demo` and `tracekit query`."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from tracekit.formats.errors import DiskError, InputError
 from tracekit.formats.units import format_ns
+
+if TYPE_CHECKING:
+    from tracekit.workbench.tables import Tables
 
 
 @click.command()
@@ -47,3 +53,82 @@ def demo(output: Path | None, force: bool, as_json: bool) -> None:
             if output is not None:
                 click.echo(f"\ntrace     {path}")
     sys.exit(0 if good else 1)
+
+
+SUFFIXES = {
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".ipc": "arrow",
+}
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar='RUN... "SELECT ..."')
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "csv", "json", "parquet", "arrow"]),
+    help="Default: table, or as -o's suffix says.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the answer to this file.")
+@click.option("--force", is_flag=True, help="Replace an existing OUTPUT.")
+@click.option("--limit", type=click.IntRange(min=0), help="At most so many rows.")
+@click.option("--json", "as_json", is_flag=True, help="As --format json: one object on each line.")
+def query(words: tuple[str, ...], kind: str | None, output: Path | None, force: bool, limit: int | None, as_json: bool) -> None:
+    """Ask the tables of one or many traces in polars' SQL; with several, every table has a leading column `run`.
+
+    Tables: schedule, directives, hypercalls, memory_writes, memory_reads, pvtime, interrupts, console, inputs, states, blocks (formats/SPEC.md),
+    threads and runs. RUN: a trace or a pattern. A range of `position` or `vtime_ns` reads only what it needs. Rows have an order only
+    where the query says ORDER BY. Bytes are hexadecimal text in csv and json. Exit code 0, or 2 where the query is wrong.
+    """
+    from tracekit.analyzers.query import collected, table_lines
+    from tracekit.workbench.many import open_many, paths_of
+    from tracekit.workbench.tables import WHOLE_AT
+    from tracekit.workbench.trace import open as open_one
+
+    *runs, text = words
+    if not runs:
+        raise click.UsageError("which trace? RUN goes before the query", click.get_current_context())
+    chosen = "json" if as_json else kind or SUFFIXES.get(output.suffix if output is not None else "", "table")
+    if output is None and chosen in ("parquet", "arrow") and sys.stdout.isatty():
+        raise click.UsageError(f"{chosen} is not for a terminal; -o FILE writes it", click.get_current_context())
+    paths = paths_of(runs)
+    view: Tables = open_one(paths[0]) if len(paths) == 1 else open_many(paths)
+    for name in WHOLE_AT:
+        note = view.thin_note(name) if re.search(rf"\b{name}\b", text, re.IGNORECASE) else None
+        if note is not None:
+            click.echo(f"tracekit: {note}", err=True)
+    if chosen == "table" and output is None:
+        for line in table_lines(collected(view.relations(), text, limit=limit)):
+            click.echo(line)
+        return
+    _save(view, text, chosen, output, force, limit)
+
+
+def _save(view: Tables, text: str, kind: str, output: Path | None, force: bool, limit: int | None) -> None:
+    """The answer into a file, which takes its name when it is whole, or to stdout. Errors: TracekitError."""
+    from tracekit.analyzers.query import collected, table_lines, write
+
+    if output is None:
+        write(view.relations(), text, kind, sys.stdout.buffer, limit=limit)
+        return
+    if output.exists() and not force:
+        raise InputError(f"{output} exists; --force replaces it")
+    if not output.parent.is_dir():
+        raise DiskError(f"cannot write {output}: the folder {output.parent} does not exist")
+    temporary = output.with_name(output.name + ".writing")
+    try:
+        if kind == "table":
+            lines = table_lines(collected(view.relations(), text, limit=limit))
+            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        else:
+            write(view.relations(), text, kind, temporary, limit=limit)
+        temporary.replace(output)
+    except OSError as error:
+        raise DiskError(f"cannot write {output}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
