@@ -25,6 +25,7 @@ FLOORS: dict[str, set[str]] = {
     "tracekit.recorder": {*GROUND, "tracekit.machine", "tracekit.hypervisor", "tracekit.host"},
     "tracekit.replay": {*GROUND, "tracekit.machine"},
     "tracekit.analyzers": GROUND,
+    "tracekit.analyzers.export": {*GROUND, "tracekit.analyzers"},
     "tracekit.faults": {*GROUND, "tracekit.hypervisor"},
     "tracekit.workbench": {
         *GROUND, "tracekit.machine", "tracekit.hypervisor", "tracekit.host", "tracekit.recorder", "tracekit.replay",
@@ -38,10 +39,12 @@ GUARDED = {
     "polars": ("tracekit.analyzers",),
     "zstandard": ("tracekit.formats",),
     "elftools": ("tracekit.machine",),
+    "perfetto": ("tracekit.analyzers.export",),
     "fdt": ("tracekit.machine",),
     "click": (
         "tracekit.cli",
         "tracekit.analyzers.cli",
+        "tracekit.analyzers.export.cli",
         "tracekit.formats.cli",
         "tracekit.recorder.cli",
         "tracekit.replay.cli",
