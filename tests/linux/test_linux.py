@@ -95,7 +95,12 @@ def check_steal(path: Path, vcpus: int) -> None:
             assert low - slack <= shown <= high + slack, (vcpu, begin_a, shown, low, high, slack)
 
 
-BOARDS = [(vcpus, pcpus) for vcpus in (1, 2, 4) for pcpus in (1, 2)]
+# The smallest and the widest board in the default suite, the others with the slow ones.
+BOARDS = [
+    pytest.param(vcpus, pcpus, marks=[] if (vcpus, pcpus) in ((1, 1), (4, 2)) else pytest.mark.slow)
+    for vcpus in (1, 2, 4)
+    for pcpus in (1, 2)
+]
 
 
 @pytest.mark.parametrize(("vcpus", "pcpus"), BOARDS)
@@ -119,7 +124,7 @@ def test_debian_boots_and_replays(tmp_path: Path, initrd: Path, vcpus: int, pcpu
     assert tracekit("verify", tmp_path / "a.tkt").returncode == 0
 
 
-@pytest.mark.parametrize("vcpus", [2, 4])
+@pytest.mark.parametrize("vcpus", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_every_engine_mode_replays_it(tmp_path: Path, initrd: Path, vcpus: int) -> None:
     """Recorded with 4 KiB engine pages: identical with 1 KiB pages, in safe mode and counted instruction by instruction."""
     kernel = kernel_of("cloud")
