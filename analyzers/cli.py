@@ -1,4 +1,4 @@
-"""`tracekit analyze`."""
+"""`tracekit analyze`, `tracekit diff`."""
 
 from __future__ import annotations
 
@@ -57,3 +57,38 @@ def analyze(
         for line in done.lines(str(trace), tolerance_ns):
             click.echo(line)
     sys.exit(0 if done.is_good(tolerance_ns) else 1)
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--ignore", multiple=True, metavar="COLUMN", help="Do not compare this column. May be repeated.")
+@click.option("--tables", metavar="TABLE,TABLE", help="Compare only these tables. [default: all]")
+@click.option(
+    "--context", type=click.IntRange(0, 1000), default=5, show_default=True, help="Events before and after the difference."
+)
+@click.option("--limit", type=click.IntRange(0, 10_000), default=5, show_default=True, help="Changes listed of each table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diff(a: Path, b: Path, ignore: tuple[str, ...], tables: str | None, context: int, limit: int, as_json: bool) -> None:
+    """Compare the events of two traces: the first difference, its cause where the traces show it, and what differs after it.
+
+    Up to the first difference events are aligned by their place, after it by their content. Exit code 0: same, 1: different, 2: trouble.
+    """
+    from tracekit.analyzers.diff import diff as compare
+    from tracekit.analyzers.diff_text import lines
+    from tracekit.formats.reader import Trace
+
+    names = None if tables is None else [name.strip() for name in tables.split(",") if name.strip()]
+    opened_a = Trace.open(a)
+    opened_b = Trace.open(b)
+    try:
+        found = compare(opened_a, opened_b, ignore=ignore, tables=names, context=context, limit=limit)
+    finally:
+        opened_a.close()
+        opened_b.close()
+    if as_json:
+        click.echo(json.dumps(found.as_json()))
+    else:
+        for line in lines(found, limit):
+            click.echo(line)
+    sys.exit(0 if found.is_same else 1)

@@ -19,6 +19,7 @@ from tracekit.formats.errors import TracekitError
 COMMANDS: dict[str, tuple[str, str]] = {
     "analyze": ("tracekit.analyzers.cli:analyze", "How true a guest's stolen time was, and which invariants are broken."),
     "demo": ("tracekit.workbench.cli:demo", "Record a bundled guest on a contended host, replay it, show its steal report."),
+    "diff": ("tracekit.analyzers.cli:diff", "The first event in which two traces differ, why, and what differs after it."),
     "dump": ("tracekit.formats.cli:dump", "Print the rows of a table, or the console's bytes."),
     "export": ("tracekit.analyzers.export.cli:export", "Write a trace for Perfetto, Chrome's viewer, Parquet or CSV."),
     "faults": ("tracekit.recorder.cli:faults", "List the faults that a hypervisor can be given, and what finds each."),

@@ -1,0 +1,387 @@
+"""`diff`: what it names on traces made by hand and on recordings, for every fault of the catalogue, and what always holds."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from handmade import Handmade
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_trace import RandomTrace
+from support import busy_host, scenario, tracekit
+
+from tracekit.analyzers.diff import diff
+from tracekit.analyzers.diff_text import lines
+from tracekit.analyzers.difference import Counts, Difference
+from tracekit.formats import manifest as manifests
+from tracekit.formats.errors import InputError
+from tracekit.formats.reader import Trace
+from tracekit.host.config import Directive
+from tracekit.recorder.record import record
+from tracekit.recorder.scenario import Input, Scenario
+
+MS = 1_000_000
+
+
+def life(calls: int = 40, vcpus: int = 2) -> Handmade:
+    """Two vCPUs in turns, each turn with its update and a hypercall."""
+    made = Handmade(vcpus, pcpus=vcpus, neighbours=1).begin()
+    for turn in range(calls):
+        vcpu, now = turn % vcpus, 1000 * turn
+        made.schedule(now, vcpu, "run", "slice", pcpu=vcpu)
+        made.publish(now, vcpu, 700 * turn)
+        made.call(now + 10, vcpu, 0x8400_0000, turn // 3, 0x1_0001, function="PSCI_VERSION")
+        made.read(now + 20, vcpu, 700 * turn)
+        made.schedule(now + 900, vcpu, "preempt", "slice", pcpu=vcpu)
+    return made
+
+
+def compared(a: Handmade, b: Handmade, batch_rows: int = 65_536, **options: Any) -> Difference:
+    """Written, and compared."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [made.write(Path(folder) / f"{name}.tkt", batch_rows) for name, made in (("a", a), ("b", b))]
+        return diff(*(Trace.open(path) for path in paths), **options)
+
+
+def changed(made: Handmade, table: str, index: int, **columns: Any) -> Handmade:
+    """A copy with another row."""
+    other = copy.deepcopy(made)
+    assert set(columns) <= set(other.rows[table][index])
+    other.rows[table][index].update(columns)
+    return other
+
+
+def shifted(made: Handmade, position: int, by: int) -> Handmade:
+    """A copy whose rows from a position on stand later."""
+    other = copy.deepcopy(made)
+    for rows in other.rows.values():
+        for row in rows:
+            if row["position"] >= position:
+                row["position"] += by
+                row["vtime_ns"] += by
+    other.position += by
+    return other
+
+
+# --- made by hand ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_equal_traces_are_not_read() -> None:
+    """Their hashes answer."""
+    found = compared(life(), life(), batch_rows=7)
+    assert found.is_same and found.batches_read == 0 and found.cause is None and found.changes["schedule"] == ()
+    assert found.counts["schedule"] == Counts(same=82) and list(lines(found, 5))[-1] == "verdict: same (246 events)"
+
+
+def test_equal_parts_are_not_read() -> None:
+    """One row that differs costs one batch of each side, before and after which all hashes agree."""
+    made = life(1000)
+    found = compared(made, changed(made, "memory_writes", 500, value=1 << 40), batch_rows=16)
+    assert found.batches_read <= 20  # of 16 rows each: also the 64 rows of each vCPU that are searched behind it; of 1,100
+    assert found.total == Counts(same=6005, changed=1)
+    assert found.first is not None and [(one.name, one.a, one.b) for one in found.first.fields] == [("value", 350_000, 1 << 40)]
+
+
+def test_an_inserted_hypercall() -> None:
+    """Its position is shared by rows that it renumbers; it is the only one that counts as different, also among its like."""
+    made = life()
+    other = copy.deepcopy(made)
+    at = made.rows["hypercalls"][20]["position"]
+    copied = {**made.rows["hypercalls"][20], "x1": 77, "position": at - 10, "sequence": 0}
+    for row in other.rows["pvtime"]:
+        if row["position"] == at - 10:
+            row["sequence"] = 1
+    other.rows["hypercalls"].insert(20, copied)
+    found = compared(made, other)
+    assert found.first is not None and (found.first.kind, found.first.table) == ("only_b", "hypercalls")
+    assert found.first.b is not None and found.first.b.row["x1"] == 77 and found.first.a is None
+    assert found.total == Counts(same=246, moved=1, only_b=1)
+    assert found.cause is None and "does not show a cause" in found.no_cause
+    assert found.before[-1].place < found.first.place <= found.after_a[0].place
+    assert found.after_b[0].row["x1"] == 77 and found.after_a[0].table == "pvtime"
+
+
+def test_a_shifted_position() -> None:
+    """What comes after it is the same, elsewhere; the decision is named with the instructions that lie between."""
+    made = life()
+    at = made.rows["schedule"][41]["position"]
+    assert made.rows["schedule"][41]["event"] == "preempt"
+    found = compared(made, shifted(made, at, 212))
+    assert found.first is not None and found.first.kind == "moved" and found.first.place[0] == at
+    behind = sum(row["position"] >= at for rows in made.rows.values() for row in rows)
+    assert found.total == Counts(same=246, moved=behind)
+    assert found.cause is not None and found.cause.kind == "schedule"
+    assert (
+        found.cause.sentence
+        == f"decision 41: A preempted vCPU 1 at position {at:,} (reason slice), B ran it 212 instructions longer"
+    )
+    assert [(proof.side, proof.event.index) for proof in found.cause.proofs] == [("a", 41), ("b", 41)]
+    assert compared(made, shifted(made, at, 212), ignore=("position", "vtime_ns")).is_same
+
+
+def test_a_decision_that_one_side_lacks() -> None:
+    """What the other side did with the thread instead."""
+    made = life()
+    other = copy.deepcopy(made)
+    del other.rows["schedule"][41]
+    found = compared(made, other)
+    assert found.first is not None and found.first.kind == "only_a" and found.total.only_a == 1
+    assert found.cause is not None and "A preempted vCPU 1" in found.cause.sentence and "B did not" in found.cause.sentence
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "kind", "told"),
+    [
+        ("hypercalls", {"ret0": 5}, "hypercall", "answer PSCI_VERSION of vCPU 1 at position {}"),
+        ("hypercalls", {"x1": 99}, None, ""),
+        ("memory_writes", {"value": 3}, "publication", "store by the host (pvtime) for vCPU 1"),
+        ("memory_writes", {"cause": "directive"}, "publication", "cause pvtime in A, directive in B"),
+        ("memory_writes", {"origin": "guest", "cause": None}, "publication", "origin host in A, guest in B"),
+        ("schedule", {"reason": "quota"}, "schedule", "reason slice in A, quota in B"),
+        ("schedule", {"pcpu": 0}, "schedule", "pcpu 1 in A, 0 in B"),
+        ("pvtime", {"revision": 3}, "publication", "revision 0 in A, 3 in B"),
+        ("directives", {"ipa": 64}, "directive", "directive attribute_set on vCPU 0"),
+    ],
+)
+def test_what_is_told_of_a_row(table: str, columns: dict[str, Any], kind: str | None, told: str) -> None:
+    """One row differs: the cause that it shows."""
+    made = life()
+    index = {"schedule": 5, "directives": 2}.get(table, 1 if table == "hypercalls" else next(
+        n for n, row in enumerate(made.rows[table]) if row["vcpu"] == 1 and row.get("event") != "read"
+    ))  # fmt: skip
+    found = compared(made, changed(made, table, index, **columns))
+    assert found.first is not None and found.first.table == table
+    assert found.first.place[0] == made.rows[table][index]["position"]
+    assert (found.cause and found.cause.kind) == kind
+    if found.cause is not None:
+        assert told.format(found.first.place[0]) in found.cause.sentence
+        assert found.cause.proofs and found.as_json()["cause"]["rows"][0]["command"].startswith("tracekit dump ")
+
+
+def test_what_is_ignored() -> None:
+    """Columns and tables that are not compared; names that are not there are refused."""
+    made = life()
+    other = changed(changed(made, "memory_writes", 9, value=5), "hypercalls", 2, x1=3)
+    assert compared(made, other, ignore=("value", "x1")).is_same
+    found = compared(made, other, tables=("memory_writes", "schedule"))
+    assert list(found.counts) == ["schedule", "memory_writes"] and found.total.changed == 1
+    assert any("only schedule, memory_writes compared" in note for note in found.notes)
+    assert {event.table for event in found.before} <= {"schedule", "memory_writes"}
+    for wrong in ({"ignore": ("valu",)}, {"tables": ("schedules",)}, {"tables": ()}):
+        with pytest.raises(InputError, match="there are"):
+            compared(made, other, **wrong)
+
+
+def test_context_and_limit() -> None:
+    """As many events and changes as were asked for, in order."""
+    made = life()
+    other = copy.deepcopy(made)
+    for row in other.rows["pvtime"][10:]:
+        row["stolen_ns"] += 1
+    found = compared(made, other, context=9, limit=3)
+    assert [len(events) for events in (found.before, found.after_a, found.after_b)] == [9, 9, 9]
+    places = [event.place for event in (*found.before, *found.after_a)]
+    assert places == sorted(set(places))
+    assert len(found.changes["pvtime"]) == 3 and found.counts["pvtime"].changed == 70
+    none = compared(made, other, context=0, limit=0)
+    assert none.before == none.after_a == () and none.changes["pvtime"] == () and none.first == found.first
+
+
+def test_a_recovered_trace_is_compared_to_its_end() -> None:
+    """What the longer one has behind is no difference, and that is said."""
+    made = life(40)
+    short = copy.deepcopy(made)
+    cut = made.rows["schedule"][50]["position"]
+    short.rows = {name: [row for row in rows if row["position"] < cut] for name, rows in made.rows.items()}
+    short.position, short.recovered = cut, ["the rest"]
+    found = compared(made, short)
+    assert found.is_same and any(f"before position {cut:,}" in note for note in found.notes)
+    assert any("B ends early" in note and "recovered" in note for note in found.notes)
+    assert found.total == Counts(same=sum(len(rows) for rows in short.rows.values()))
+    late = changed(made, "schedule", 60, reason="quota")
+    assert compared(late, short).is_same
+    assert not compared(late, made).is_same
+    early = compared(changed(made, "schedule", 20, reason="quota"), short)
+    assert early.first is not None and early.first.table == "schedule" and early.total.changed == 1
+
+
+def test_other_guests_and_vcpus() -> None:
+    """Compared by the kind of event, with what differs said first."""
+    made = life()
+    other = life()
+    other._manifest["images"] = []
+    other._manifest["machine"]["entry"] = 64
+    for row in other.rows["hypercalls"]:
+        row["pc"] += 0x1000
+    found = compared(made, other)
+    assert found.cause is not None and found.cause.kind == "image" and "the guests differ" in found.cause.sentence
+    assert found.counts["hypercalls"] == Counts(changed=40) and any("the guests differ" in note for note in found.notes)
+    more = compared(life(), life(60, vcpus=3))
+    assert any("A has 2 vCPUs, B 3" in note for note in more.notes) and more.total.only_b > 0
+
+
+# --- what always holds ------------------------------------------------------------------------------------------------------------------
+
+
+PLANTED = (
+    ("memory_writes", "value", (1 << 62) + 5),
+    ("pvtime", "stolen_ns", (1 << 62) + 5),
+    ("schedule", "from_pcpu", 77),
+    ("directives", "value", (1 << 62) + 5),
+    ("hypercalls", "x3", (1 << 62) + 5),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1 << 32), st.sampled_from([3, 11, 65_536]), st.sampled_from(PLANTED))
+def test_a_planted_change_is_found(seed: int, batch_rows: int, planted: tuple[str, str, int]) -> None:
+    """Exactly, wherever it is; a trace is the same as itself."""
+    table, column, value = planted
+    made = RandomTrace(seed, "kvm").trace
+    rows = sum(len(one) for one in made.rows.values())
+    assert compared(made, made, batch_rows).total == Counts(same=rows)
+    if not made.rows[table]:
+        return
+    index = random.Random(seed).randrange(len(made.rows[table]))
+    found = compared(made, changed(made, table, index, **{column: value}), batch_rows)
+    assert found.first is not None and found.first.table == table and found.first.kind == "changed"
+    assert found.first.a is not None and found.first.a.index == index
+    assert [(one.name, one.b) for one in found.first.fields] == [(column, value)]
+    assert found.total == Counts(same=rows - 1, changed=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1 << 32), st.integers(0, 1 << 32), st.sampled_from([5, 65_536]))
+def test_sides_can_be_exchanged(seed: int, other: int, batch_rows: int) -> None:
+    """The counts are those of the exchanged traces, every row of both is in them, and the first difference is the first."""
+    a, b = (RandomTrace(one, "kvm", 30).trace for one in (seed, other))
+    there, back = compared(a, b, batch_rows), compared(b, a, batch_rows)
+    for name, counts in there.counts.items():
+        mirror = back.counts[name]
+        assert (counts.same, counts.moved, counts.changed) == (mirror.same, mirror.moved, mirror.changed)
+        assert (counts.only_a, counts.only_b) == (mirror.only_b, mirror.only_a)
+        assert counts.same + counts.changed + counts.only_a == len(a.rows[name])
+        assert counts.same + counts.changed + counts.only_b == len(b.rows[name])
+    flat = [{(name, *row.values()) for name, rows in made.rows.items() for row in rows} for made in (a, b)]
+    lone = flat[0] ^ flat[1]
+    assert there.is_same == (not lone)
+    if there.first is not None:
+        assert there.first.place[0] == min(row[1] for row in lone)
+
+
+# --- recordings -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Records a scenario once."""
+    folder, done = tmp_path_factory.mktemp("diff"), {}
+
+    def get(chosen: Scenario, again: str = "") -> Path:
+        key = repr(chosen) + again
+        if key not in done:
+            done[key] = record(chosen, folder / f"{len(done)}.tkt").path
+        return done[key]
+
+    return get
+
+
+def test_the_same_scenario_twice(recordings: Any) -> None:
+    """The same, and not read; exit code 0."""
+    chosen = scenario("steal", host=busy_host())
+    a, b = recordings(chosen), recordings(chosen, "again")
+    found = diff(Trace.open(a), Trace.open(b))
+    assert found.is_same and found.batches_read == 0 and not found.settings
+    told = tracekit("diff", a, b)
+    assert told.returncode == 0 and told.stdout.splitlines()[-1].startswith("verdict: same (") and not told.stderr
+
+
+def test_a_longer_slice(recordings: Any) -> None:
+    """The decision, how much longer the vCPU ran, and what the scenarios differ in."""
+    paths = [recordings(scenario("steal", host=busy_host(slice_ns=slice_ns))) for slice_ns in (300_000, 300_212)]
+    told = tracekit("diff", *paths, "--context", 2, "--limit", 1)
+    assert told.returncode == 1 and not told.stderr
+    sentence = (
+        "cause: decision 5: A preempted vCPU 0 at position 300,000 (reason slice), B ran it 212 instructions longer "
+        "(the scenarios differ in host.slice_ns: 300000 in A, 300212 in B)"
+    )
+    assert sentence in told.stdout.splitlines()
+    found = json.loads(tracekit("diff", *paths, "--json").stdout)
+    assert found["verdict"] == "different" and found["first"]["position"] == 300_000 and found["cause"]["kind"] == "schedule"
+    assert found["tables"]["schedule"]["changed"] == found["tables"]["schedule"]["only_a"] == 0
+    assert [row["side"] for row in found["cause"]["rows"]] == ["a", "b"]
+
+
+def test_other_seeds(recordings: Any) -> None:
+    """The first decision that the host made differently."""
+    chosen = scenario("steal", host=busy_host(policy="chaos"))
+    paths = [recordings(replace(chosen, seed=seed)) for seed in (1, 2)]
+    found = diff(*(Trace.open(path) for path in paths))
+    assert found.first is not None and found.first.table == "schedule" and found.first.place == (0, 9)
+    assert found.cause is not None
+    assert found.cause.sentence.endswith("B did not but ran neighbour0 (the scenarios differ in seed: 1 in A, 2 in B)")
+
+
+def test_another_input_and_another_directive(recordings: Any) -> None:
+    """They are named."""
+    chosen = scenario("accounting", host=busy_host())
+    paths = [recordings(replace(chosen, inputs=(Input(at, b"r"),))) for at in (3 * MS, 3 * MS + MS // 2)]
+    found = diff(*(Trace.open(path) for path in paths))
+    assert found.cause is not None and found.cause.kind == "input"
+    assert "at position 3,000,000, 3 ms in A, at position 3,000,000, 3.5 ms in B" in found.cause.sentence
+    pauses = (Directive(5 * MS, "pause", vcpu=1), Directive(6 * MS, "resume", vcpu=1))
+    paths = [recordings(scenario("steal", host=busy_host(directives=one))) for one in ((), pauses)]
+    found = diff(*(Trace.open(path) for path in paths))
+    assert found.cause is not None and "B paused vCPU 1" in found.cause.sentence and "host.directives" in found.cause.sentence
+
+
+def test_a_limit_and_another_capture(recordings: Any) -> None:
+    """The common part is the same, and what was not compared is said."""
+    chosen = scenario("steal", host=busy_host())
+    whole = Trace.open(recordings(chosen))
+    short = diff(whole, Trace.open(recordings(replace(chosen, max_vtime_ns=9 * MS))))
+    assert short.is_same and any("its limit of virtual time" in note for note in short.notes)
+    for n in (1_000_001, 3_000_050, 8_770_100):  # the last one ends within a line on the console
+        assert diff(Trace.open(recordings(replace(chosen, max_instructions=n))), whole).is_same
+    thick = Trace.open(recordings(replace(chosen, capture="writes")))
+    found = diff(whole, thick)
+    assert found.is_same and any("captured thin, B writes" in note for note in found.notes)
+    with pytest.raises(InputError, match="holds no blocks"):
+        diff(whole, thick, tables=("blocks",))
+
+
+def test_bad_input(recordings: Any, tmp_path: Path) -> None:
+    """Another major is refused with the versions, damage where it is read, unknown names; a closed pipe is silent."""
+    good = recordings(scenario("steal", host=busy_host()))
+    other = recordings(scenario("steal", host=busy_host(slice_ns=300_000)))
+    newer = tmp_path / "newer.tkt"
+    newer.mkdir()
+    manifest = json.loads((good / manifests.NAME).read_bytes())
+    manifest["format"]["major"] = 9
+    (newer / manifests.NAME).write_text(json.dumps(manifest))
+    told = tracekit("diff", good, newer)
+    assert told.returncode == 2 and "format 9." in told.stderr and "1.x" in told.stderr
+    told = tracekit("diff", good, other, "--ignore", "colour")
+    assert told.returncode == 2 and "no column 'colour' to ignore" in told.stderr
+    command = f"{sys.executable} -m tracekit.cli diff {good} {other} --limit 10000 | head -1"
+    import subprocess
+
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout == f"A: {good}\n" and done.stderr == ""
+    damaged = tmp_path / "damaged.tkt"
+    import shutil
+
+    shutil.copytree(other, damaged)
+    raw = bytearray((damaged / "schedule.arrow").read_bytes())
+    raw[json.loads((damaged / manifests.NAME).read_bytes())["tables"]["schedule"]["batches"][0]["offset"] + 300] ^= 1
+    (damaged / "schedule.arrow").write_bytes(raw)
+    told = tracekit("diff", good, damaged)
+    assert told.returncode == 2 and "schedule.arrow: batch 0" in told.stderr and not told.stdout
