@@ -1,26 +1,25 @@
 """Two sequences of rows, given as numbers, aligned in time that grows with their length.
 
-Rows that agree are passed over in bulk. At a row that does not, both sides are searched for the nearest place from which MATCHES rows agree
-again; what lies between is paired by kind. Bounds: the next WINDOW_MAX rows are searched, SEARCHED_MAX rows in all (then rows are counted
-without regard to their order), and a side waits with at most WAITING_MAX rows for the other.
+Rows that agree are passed over in bulk. At a row that does not, both sides are searched for the nearest row that stands at the same place in
+both, or else the nearest from which MATCHES rows agree again; what lies between is paired by kind. Bounds: the next WINDOW_MAX rows are
+searched, SEARCHED_MAX rows in all (then rows are counted without regard to their order), and a side waits with at most WAITING_MAX rows for
+the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from tracekit.analyzers.difference import Counts
+from tracekit.analyzers.meeting import MATCHES, common, meeting, pairs_of
 
-MATCHES = 3
 WINDOWS = (64, 1024, 65_536)
 WINDOW_MAX = WINDOWS[-1]
 WAITING_MAX = 1 << 20
 SEARCHED_MAX = 1 << 23
 SPAN_MIN, SPAN_MAX = 64, WINDOW_MAX
-CELLS_MAX = 1024  # of the table by which a gap's rows are paired
 COLUMNS = ("row", "whole", "content", "kind")
 Item = tuple[str, int | None, int | None]  # kind of change, row of A, row of B
 _END = -1  # behind a side's last row
@@ -66,10 +65,14 @@ class Side:
 
 @dataclass(slots=True)
 class Lane:
-    """The rows of one table and vCPU (or thread), of both sides. items: of each kind the first `limit` and at least one; one that moved."""
+    """The rows of one table and vCPU (or thread), of both sides. items: of each kind the first `limit` and at least one; one that moved.
+
+    has_places: rows that are whole the same stand at the same place, and so belong together.
+    """
 
     budget: Budget
     limit: int
+    has_places: bool = True
     a: Side = field(default_factory=Side)
     b: Side = field(default_factory=Side)
     counts: Counts = field(default_factory=Counts)
@@ -134,7 +137,10 @@ class Lane:
         if self.budget.left < 0:
             self.is_coarse = True
             return True
-        met = _meeting(*self._numbers("content", window, is_final))
+        met = None
+        if self.has_places and window == WINDOWS[0]:
+            met = meeting(*self._numbers("whole", window, False), 1)
+        met = met or meeting(*self._numbers("content", window, is_final))
         is_last = self._window + 1 == len(WINDOWS) or (is_final and window >= max(self.a.left, self.b.left))
         if met is not None:
             self._gap(*met)
@@ -142,7 +148,7 @@ class Lane:
         elif self.a.some("kind", 1)[0] == self.b.some("kind", 1)[0] and (self._window or is_last or self._span > SPAN_MIN):
             self._stay()
         else:
-            met = _meeting(*self._numbers("kind", window, is_final))
+            met = meeting(*self._numbers("kind", window, is_final))
             if (met is None or met == (0, 0)) and not is_last:
                 self._window += 1
                 return True
@@ -181,7 +187,7 @@ class Lane:
         wholes = self.a.some("whole", left).to_list(), self.b.some("whole", right).to_list()
         kinds = self.a.some("kind", left).to_list(), self.b.some("kind", right).to_list()
         i = j = same = moved = changed = 0
-        for at, other in [*_pairs(contents, kinds), (left, right)]:
+        for at, other in [*pairs_of(contents, kinds), (left, right)]:
             for n in range(i, min(at, i + self._wanted("only_a"))):
                 self._note("only_a", n, None)
             for n in range(j, min(other, j + self._wanted("only_b"))):
@@ -220,9 +226,9 @@ class Lane:
         left, right = min(WINDOW_MAX, self.a.left), min(WINDOW_MAX, self.b.left)
         if is_final and max(self.a.left, self.b.left) <= 2 * WINDOW_MAX:
             left, right = self.a.left, self.b.left
-        common = {name: _common(self.a.some(name, left), self.b.some(name, right)) for name in ("whole", "content", "kind")}
-        same, pairs = common["content"], max(common["kind"], common["content"])
-        self.counts += Counts(same, max(0, same - common["whole"]), pairs - same, left - pairs, right - pairs)
+        agreeing = {name: common(self.a.some(name, left), self.b.some(name, right)) for name in ("whole", "content", "kind")}
+        same, pairs = agreeing["content"], max(agreeing["kind"], agreeing["content"])
+        self.counts += Counts(same, max(0, same - agreeing["whole"]), pairs - same, left - pairs, right - pairs)
         self.a.skip(left)
         self.b.skip(right)
         return True
@@ -236,60 +242,3 @@ class Lane:
         if self._wanted(kind) > 0:
             item = (kind, None if at is None else self.a.row(at), None if other is None else self.b.row(other))
             self.items.setdefault(kind, []).append(item)
-
-
-def _common(a: pl.Series, b: pl.Series) -> int:
-    """How many rows of two bags agree."""
-    counts = [side.alias("number").value_counts(name="count") for side in (a, b)]
-    both = counts[0].join(counts[1], on="number")
-    return int(both.select(pl.min_horizontal("count", "count_right").sum()).item())
-
-
-def _meeting(a: list[int], b: list[int]) -> tuple[int, int] | None:
-    """The nearest (offset in a, offset in b) from which MATCHES numbers agree: the least sum of both, then the least difference."""
-    grams: dict[tuple[int, ...], int] = {}
-    for at in range(len(b) - MATCHES, -1, -1):
-        grams[tuple(b[at : at + MATCHES])] = at
-    best: tuple[int, int, int, int] | None = None
-    for at in range(len(a) - MATCHES + 1):
-        if best is not None and at > best[0]:
-            break
-        other = grams.get(tuple(a[at : at + MATCHES]))
-        if other is not None:
-            found = (at + other, abs(at - other), at, other)
-            best = found if best is None else min(best, found)
-    return None if best is None else (best[2], best[3])
-
-
-def _pairs(contents: tuple[list[int], list[int]], kinds: tuple[list[int], list[int]]) -> list[tuple[int, int]]:
-    """Rows of a gap that belong together, in order on both sides: as many of the same content as can be, then of the same kind.
-
-    In a wide gap only rows that stand beside each other.
-    """
-    left, right = len(kinds[0]), len(kinds[1])
-    if kinds[0] == kinds[1] and not set(contents[0]) & set(contents[1]):
-        return list(zip(range(left), range(right), strict=True))
-    if left * right > CELLS_MAX:
-        return [(n, n) for n in range(min(left, right)) if kinds[0][n] == kinds[1][n]]
-    score = [[0] * (right + 1) for _ in range(left + 1)]
-    for i in range(left - 1, -1, -1):
-        for j in range(right - 1, -1, -1):
-            score[i][j] = max(score[i + 1][j], score[i][j + 1], score[i + 1][j + 1] + _worth(contents, kinds, i, j))
-    i = j = 0
-    pairs = []
-    while i < left and j < right:
-        worth = _worth(contents, kinds, i, j)
-        if worth and score[i][j] == score[i + 1][j + 1] + worth:
-            pairs.append((i, j))
-            i, j = i + 1, j + 1
-        elif score[i][j] == score[i + 1][j]:
-            i += 1
-        else:
-            j += 1
-    return pairs
-
-
-def _worth(contents: Sequence[list[int]], kinds: Sequence[list[int]], i: int, j: int) -> int:
-    if contents[0][i] == contents[1][j]:
-        return 2
-    return int(kinds[0][i] == kinds[1][j])

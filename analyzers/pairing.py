@@ -117,7 +117,7 @@ def pair(a: Trace, b: Trace, shape: Shape, limits: Limits, limit: int, budget: B
             if reader.rows == behind:
                 out.batches_read += 1
                 for number, frame in _by_lane(reader.read()):
-                    lane = lanes.setdefault(number, Lane(budget, limit))
+                    lane = lanes.setdefault(number, Lane(budget, limit, has_places="position" in shape.whole))
                     (lane.a if reader is left else lane.b).append(frame)
         for lane in lanes.values():
             lane.advance(is_final=False)
