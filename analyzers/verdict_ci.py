@@ -1,0 +1,125 @@
+"""A comparison for CI: JUnit XML, SARIF 2.1.0, annotations of GitHub's workflow commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as xml
+
+from tracekit import __version__
+from tracekit.analyzers.compare import Comparison
+from tracekit.analyzers.metric import CATALOGUE
+from tracekit.analyzers.verdict import Judgement
+from tracekit.analyzers.verdict_text import change, side, summary
+
+_LEVELS = {"worse": "error", "different": "error", "inconclusive": "warning"}
+_SARIF_LEVELS = {"worse": "error", "different": "error", "inconclusive": "note"}
+
+
+def message(row: Judgement) -> str:
+    """One line: what was, what is, why that matters."""
+    shown = f" ({change(row)})" if row.change else ""
+    return f"{row.key}: {side(row.a, row.unit)} became {side(row.b, row.unit)}{shown}: {row.verdict}, {row.why}"
+
+
+def _more(comparison: Comparison) -> str:
+    parts = [comparison.rule, *comparison.notes]
+    return "\n".join([*parts, f"see where they part: {comparison.diff}"] if comparison.diff else parts)
+
+
+def junit(comparison: Comparison) -> str:
+    """One test case for each metric: a failure where it is worse or different, skipped where it is inconclusive."""
+    one = comparison
+    failed, skipped = one.of("worse", "different"), one.of("inconclusive")
+    counts = {
+        "tests": str(len(one.judgements)),
+        "failures": str(len(failed)),
+        "errors": "0",
+        "skipped": str(len(skipped)),
+        "time": "0",
+    }
+    root = xml.Element("testsuites", {key: counts[key] for key in ("tests", "failures", "errors", "time")} | {"name": "tracekit"})
+    suite = xml.SubElement(root, "testsuite", {"name": "tracekit compare", **counts})
+    properties = xml.SubElement(suite, "properties")
+    for name, text in (("verdict", one.verdict), ("mode", one.mode), ("a", " ".join(one.a)), ("b", " ".join(one.b))):
+        xml.SubElement(properties, "property", {"name": name, "value": _clean(text)})
+    for row in one.judgements:
+        case = xml.SubElement(suite, "testcase", {"classname": f"tracekit.{row.name}", "name": _clean(row.key), "time": "0"})
+        if row.verdict in ("worse", "different"):
+            failure = xml.SubElement(case, "failure", {"message": _clean(message(row)), "type": row.verdict})
+            failure.text = _clean(_more(one))
+        elif row.verdict == "inconclusive":
+            xml.SubElement(case, "skipped", {"message": _clean(message(row))})
+    xml.SubElement(suite, "system-out").text = _clean(summary(one))
+    xml.indent(root)
+    return xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def sarif(comparison: Comparison) -> str:
+    """A result for each metric that is not the same or better; its rule is the metric, its place the second side's first trace."""
+    one = comparison
+    rows = one.of("worse", "different", "inconclusive")
+    names = list(dict.fromkeys(row.name for row in rows))
+    rules = [
+        {
+            "id": name,
+            "name": "".join(part.capitalize() for part in name.replace("_", ".").split(".")),
+            "shortDescription": {"text": f"{name} in {CATALOGUE[name].unit}; better: {CATALOGUE[name].better}"},
+            "fullDescription": {"text": CATALOGUE[name].means},
+        }
+        for name in names
+    ]
+    run: dict[str, Any] = {
+        "tool": {"driver": {"name": "tracekit compare", "version": __version__, "rules": rules}},
+        "invocations": [{"executionSuccessful": True, "exitCode": one.exit_code}],
+        "properties": {"verdict": one.verdict, "mode": one.mode, "rule": one.rule, "notes": list(one.notes), "diff": one.diff},
+        "results": [
+            {
+                "ruleId": row.name,
+                "ruleIndex": names.index(row.name),
+                "level": _SARIF_LEVELS[row.verdict],
+                "message": {"text": message(row) + (f" See where they part: {one.diff}" if one.diff else "")},
+                "locations": [{"physicalLocation": {"artifactLocation": {"uri": _uri(one.b[0])}}}],
+                "partialFingerprints": {"metric/v1": row.key},
+                "properties": row.as_json(),
+            }
+            for row in rows
+        ],
+    }
+    log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
+    return json.dumps(log, indent=2) + "\n"
+
+
+def github(comparison: Comparison) -> str:
+    """`::error`, `::warning` and one `::notice` line with the verdict."""
+    one = comparison
+    lines = [
+        f"::{_LEVELS[row.verdict]} title={_property(f'tracekit: {row.key} {row.verdict}')}::{_data(message(row))}"
+        for row in one.of("worse", "different", "inconclusive")
+        if one.mode != "single"
+    ]
+    level = "error" if one.exit_code == 1 else "warning" if one.exit_code == 3 else "notice"
+    lines.append(f"::{level} title={_property('tracekit compare')}::{_data(summary(one) + chr(10) + _more(one))}")
+    return "\n".join(lines) + "\n"
+
+
+def _uri(path: str) -> str:
+    plain = Path(path)
+    return plain.as_uri() if plain.is_absolute() else Path("/", path).as_uri().removeprefix("file:///")
+
+
+def _clean(text: str) -> str:
+    """Without what XML cannot hold."""
+    return "".join(
+        one if one in "\t\n\r" or (" " <= one <= "\ud7ff") or ("\ue000" <= one <= "\ufffd") or one > "\uffff" else "?"
+        for one in text
+    )
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
