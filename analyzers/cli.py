@@ -1,15 +1,18 @@
-"""`tracekit analyze`, `tracekit diff`."""
+"""`tracekit analyze`, `tracekit compare`, `tracekit diff`."""
 
 from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tracekit.formats.errors import InputError
+from tracekit.formats.reader import Trace
 from tracekit.formats.units import parse_duration_ns
 
 NAMES = ("steal", "invariants")
@@ -35,7 +38,6 @@ def analyze(
     """
     from tracekit.analyzers.analysis import analyse
     from tracekit.formats.progress import progress_for
-    from tracekit.formats.reader import Trace
 
     for name in names:
         if name not in NAMES:
@@ -76,7 +78,6 @@ def diff(a: Path, b: Path, ignore: tuple[str, ...], tables: str | None, context:
     """
     from tracekit.analyzers.diff import diff as compare
     from tracekit.analyzers.diff_text import lines
-    from tracekit.formats.reader import Trace
 
     names = None if tables is None else [name.strip() for name in tables.split(",") if name.strip()]
     opened_a = Trace.open(a)
@@ -92,3 +93,83 @@ def diff(a: Path, b: Path, ignore: tuple[str, ...], tables: str | None, context:
         for line in lines(found, limit):
             click.echo(line)
     sys.exit(0 if found.is_same else 1)
+
+
+FORMATS = ("text", "json", "markdown", "junit", "sarif", "github")
+
+
+class _TwoSides(click.Command):
+    """Takes every path behind `--against` as one of the second side, up to the next option: a shell expands patterns into many words."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        is_second = False
+        for word in args:
+            if word == "--against":
+                is_second = True
+            elif is_second and not word.startswith("-"):
+                spread += ["--against", word]
+            else:
+                is_second = False
+                spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
+@click.command(cls=_TwoSides)
+@click.argument("paths", nargs=-1, metavar="A... [B]")
+@click.option("--against", multiple=True, metavar="B...", help="The second side; every path up to the next option.")
+@click.option("--thresholds", type=click.Path(path_type=Path), help="A TOML file: how much each metric may change, and why.")
+@click.option("--metric", "only", multiple=True, help="Only this metric or pattern, for example 'steal.*'. Repeatable.")
+@click.option("--parts", is_flag=True, help="Sets of runs also by vCPU, function, table and invariant.")
+@click.option("--all", "every", is_flag=True, help="Show metrics that are the same, too.")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How the result is printed."
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("--list", "is_listing", is_flag=True, help="List the metrics and exit.")
+def compare(
+    paths: tuple[str, ...], against: tuple[str, ...], thresholds: Path | None, only: tuple[str, ...], parts: bool, every: bool,
+    form: str, as_json: bool, is_listing: bool,
+) -> None:  # fmt: skip
+    """Whether the runs B are as good as the runs A.
+
+    A and B are traces, folders of *.tkt or patterns; `compare A B`, or several on a side with --against. One run each of the same scenario and
+    seed: compared exactly, any difference is real. Sets of runs: as distributions. One run each that differ in seed or scenario: inconclusive.
+
+    Exit code 0: same or better, 1: worse or different, 2: trouble, 3: inconclusive.
+    """
+    from tracekit.analyzers.compare import compare as compare_sides
+    from tracekit.analyzers.compare import expand
+    from tracekit.analyzers.metric import CATALOGUE
+    from tracekit.analyzers.rendering import rendered
+    from tracekit.analyzers.thresholds import Thresholds, read_thresholds
+
+    if is_listing:
+        if as_json or form == "json":
+            click.echo(json.dumps([asdict(kind) for kind in CATALOGUE.values()]))
+            return
+        for kind in CATALOGUE.values():
+            click.echo(
+                f"{kind.name:<22} {kind.unit:<13} {kind.better:<7} {kind.means}{f'; by {kind.parts}' if kind.parts else ''}"
+            )
+        return
+    if not against:
+        if len(paths) != 2:
+            raise click.UsageError(
+                "two sides are needed: `compare A B`, or `compare A... --against B...`", click.get_current_context()
+            )
+        paths, against = paths[:1], paths[1:]
+    if not paths:
+        raise click.UsageError("the first side is missing: `compare A... --against B...`", click.get_current_context())
+    rules = read_thresholds(thresholds) if thresholds is not None else Thresholds()
+    with ExitStack() as stack:
+        sides: list[list[Trace]] = []
+        for texts, name in ((paths, "A"), (against, "B")):
+            sides.append([])
+            for path in expand(texts, name):
+                opened = Trace.open(path)
+                stack.callback(opened.close)
+                sides[-1].append(opened)
+        done = compare_sides(sides[0], sides[1], rules, only=only, parts=parts)
+    click.echo(rendered(done, "json" if as_json else form, every=every), nl=False)
+    sys.exit(done.exit_code)

@@ -138,9 +138,8 @@ def _plan(a: list[Identity], b: list[Identity]) -> tuple[Mode, str, list[str]]:
         raise InputError(
             f"guests with different numbers of vCPUs cannot be compared: {told}; neither totals nor vCPUs correspond"
         )
-    notes = []
-    if told := hypervisors(a[0], b[0]):
-        notes.append(f"the hypervisors differ: {told}")
+    between = hypervisors(a[0], b[0])
+    notes = [f"the hypervisors differ: {between}"] if between else []
     apart = differing(a[0], b[0])
     if len(a) == len(b) == 1:
         if not apart:

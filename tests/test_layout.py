@@ -53,7 +53,7 @@ GUARDED = {
     "rich": ("tracekit.formats.progress", "tracekit.workbench.card"),
     "time": (),
     "datetime": (),
-    "random": ("tracekit.host.policies",),
+    "random": ("tracekit.host.policies", "tracekit.analyzers.statistics"),
     "secrets": (),
     "uuid": (),
     "numpy": (),

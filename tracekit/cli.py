@@ -18,6 +18,7 @@ from tracekit.formats.errors import TracekitError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "analyze": ("tracekit.analyzers.cli:analyze", "How true a guest's stolen time was, and which invariants are broken."),
+    "compare": ("tracekit.analyzers.cli:compare", "Whether two runs, or sets of runs, are equally good: a verdict."),
     "demo": ("tracekit.workbench.cli:demo", "Record a bundled guest on a contended host, replay it, show its steal report."),
     "diff": ("tracekit.analyzers.cli:diff", "The first event in which two traces differ, why, and what differs after it."),
     "dump": ("tracekit.formats.cli:dump", "Print the rows of a table, or the console's bytes."),
@@ -58,7 +59,7 @@ class LazyGroup(click.Group):
 def group() -> None:
     """Record, replay and analyse arm64 guests and their stolen time.
 
-    Exit codes: 0 good or same, 1 a finding, 2 trouble, 130 interrupted.
+    Exit codes: 0 good or same, 1 a finding, 2 trouble, 3 inconclusive, 130 interrupted.
     """
 
 
