@@ -34,7 +34,8 @@ STATES_AFTER: dict[str | None, int] = {
 }
 _UUIDS = 1 << 32
 _UUID_STEP = 64
-_RANKS = {"states": 0, **{name: 1 + n for n, name in enumerate(COUNTERS)}}
+# Tracks of a vCPU or of the board, from above to below.
+_TRACKS = ("states", *COUNTERS, "findings", "hypercalls", "pvtime", "interrupts", "console", "directives", "inputs")
 _PLACE = (("position", "uint_value"), ("sequence", "uint_value"))
 # Time, sort (0: a waking), previous thread and its state, next or woken thread.
 _Event = tuple[int, int, int, int, int]
@@ -49,6 +50,7 @@ class Perfetto:
         self._packets = Packets(file)
         self._names = Names(self._packets)
         self._shapes = Shapes(self._names)
+        self._vcpus: set[int] = set()  # those that have a thread
         self._tracks: dict[tuple[int | None, str], int] = {}
         self._states: dict[_State, Shape] = {}
         self._sample = self._shapes.make(_EVENT.TYPE_COUNTER)
@@ -79,6 +81,7 @@ class Perfetto:
                 track = _TRACK(uuid=_UUIDS + _UUID_STEP * (one.vcpu + 1), child_ordering=_TRACK.EXPLICIT)
                 track.thread.pid, track.thread.tid, track.thread.thread_name = PROCESSES["vcpu"], TIDS_FROM + one.number, one.name
                 self._describe(track)
+                self._vcpus.add(one.vcpu)
 
     def occupancies(self, rows: Sequence[Occupancy], wakings: Sequence[Waking]) -> None:
         """Switches and wakings, sorted by time within each CPU's bundle."""
@@ -188,8 +191,10 @@ class Perfetto:
         key = vcpu, what
         if key not in self._tracks:
             parent = _UUIDS if vcpu is None else _UUIDS + _UUID_STEP * (vcpu + 1)
-            rank = _RANKS.setdefault(what, len(_RANKS))
-            track = _TRACK(uuid=parent + 1 + rank, parent_uuid=parent, sibling_order_rank=rank)
+            rank = _TRACKS.index(what)
+            track = _TRACK(uuid=parent + 1 + rank, sibling_order_rank=rank)
+            if vcpu is None or vcpu in self._vcpus:
+                track.parent_uuid = parent
             owner = "board" if vcpu is None else f"vCPU {vcpu}"
             track.name = f"{owner} {COUNTERS.get(what, what)}"
             if what in COUNTERS:

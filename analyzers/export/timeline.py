@@ -85,7 +85,7 @@ def paint(
     for finding in judge.close():
         row = pl.DataFrame({"position": [finding.position], "vtime_ns": [finding.vtime_ns]})
         if row.filter(window.holds).height:
-            painter.instants(FINDINGS, f"{finding.invariant} broken", [finding_row(finding, str(trace.path))])
+            painter.instants(FINDINGS, f"{finding.invariant} broken", [finding_row(finding, trace.path.name)])
             counts["instants"] += 1
     painter.close()
     return counts

@@ -158,6 +158,28 @@ def test_random_lives(seed: int, policy: str, batch_rows: int) -> None:
         check(made.trace.write(Path(folder) / "a.tkt", batch_rows))
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1 << 32), first=st.integers(0, 900), length=st.integers(1, 900), is_time=st.booleans())
+def test_random_windows(seed: int, first: int, length: int, is_time: bool) -> None:
+    """Any window is a part of the whole, and is well formed itself."""
+    made = RandomTrace(seed, "kvm").trace
+    end = made.end_ns if is_time else made.position
+    first, last = first * end // 1000, first * end // 1000 + 1 + length * end // 1000
+    window = Window(from_ns=first, to_ns=last) if is_time else Window(first, last)
+    with tempfile.TemporaryDirectory() as folder:
+        path = made.write(Path(folder) / "a.tkt", 7)
+        whole, part = exported(path), exported(path, window)
+        check_flows(part)
+        part.runs()
+        for track, slices in part.slices.items():
+            assert {(one.start, one.name) for one in slices} <= {(one.start, one.name) for one in whole.slices[track]}
+        for track, samples in part.counters.items():
+            assert set(samples) <= set(whole.counters[track])
+        inside = {(one.start, one.name) for instants in whole.instants.values() for one in instants
+                  if first <= (one.start if is_time else one.arguments["position"]) < last and one.category != "findings"}  # fmt: skip
+        assert inside == {(one.start, one.name) for of in part.instants.values() for one in of if one.category != "findings"}
+
+
 def wrong() -> Handmade:
     """One publication that tells 5 ns too much."""
     made = Handmade().begin()
@@ -178,7 +200,7 @@ def test_findings_are_instants(tmp_path: Path) -> None:
     shown = found.instants["vCPU 0 findings"]
     assert [one.name for one in shown] == [f"{finding.invariant} broken" for finding in findings]
     for one, finding in zip(shown, findings, strict=True):
-        assert one.start == finding.vtime_ns == 7 and one.arguments["command"] == finding.command(str(path))
+        assert one.start == finding.vtime_ns == 7 and one.arguments["command"] == finding.command("a.tkt")
         for name in ("table", "position", "sequence", "expected", "found", "count"):
             assert one.arguments[name] == getattr(finding, name)
     assert found.counters["vCPU 0 stolen time, error"] == [(0, 0), (7, 5)]
