@@ -33,6 +33,7 @@ class Read:
     instants: dict[str, list[Slice]] = field(default_factory=dict)
     switches: dict[int, list[Any]] = field(default_factory=dict)  # of a CPU: FtraceEvents
     wakings: list[Any] = field(default_factory=list)
+    order: list[Any] = field(default_factory=list)  # switches and wakings as they stand in the file
 
     def runs(self) -> dict[int, list[tuple[int, int, int]]]:
         """Of each CPU (tid, start, end), as its switches tell them; each must fit to the one before."""
@@ -94,6 +95,7 @@ def _bundle(read: Read, bundle: Any) -> None:
     times = [event.timestamp for event in bundle.event]
     assert times == sorted(times)
     for event in bundle.event:
+        read.order.append(event)
         if event.HasField("sched_switch"):
             read.switches.setdefault(bundle.cpu, []).append(event)
         else:

@@ -37,7 +37,8 @@ _UUID_STEP = 64
 # Tracks of a vCPU or of the board, from above to below.
 _TRACKS = ("states", *COUNTERS, "findings", "hypercalls", "pvtime", "interrupts", "console", "directives", "inputs")
 _PLACE = (("position", "uint_value"), ("sequence", "uint_value"))
-# Time, sort (0: a waking), previous thread and its state, next or woken thread.
+# Time, sort, previous thread and its state, next or woken thread. The sort orders what happens at one time.
+WAKES_FIRST, TO_IDLE, TO_THREAD, WAKES_LAST = range(4)
 _Event = tuple[int, int, int, int, int]
 # State, event, reason, and whether there is no pCPU, no flow out, no flow in.
 _State = tuple[str, str | None, str | None, bool, bool, bool]
@@ -86,22 +87,24 @@ class Perfetto:
     def occupancies(self, rows: Sequence[Occupancy], wakings: Sequence[Waking]) -> None:
         """Switches and wakings, sorted by time within each CPU's bundle."""
         events: dict[int, list[_Event]] = {}
-        for pcpu, thread, vtime_ns in wakings:
-            events.setdefault(pcpu, []).append((vtime_ns, 0, 0, 0, TIDS_FROM + thread))
+        starts = {(thread, start_ns) for _, thread, start_ns, *_ in rows}
+        for pcpu, thread, vtime_ns in wakings:  # before the switch to it, behind the switch away from it
+            sort = WAKES_FIRST if (thread, vtime_ns) in starts else WAKES_LAST
+            events.setdefault(pcpu, []).append((vtime_ns, sort, 0, 0, TIDS_FROM + thread))
         for pcpu, thread, start_ns, end_ns, end_event, end_reason, _, _ in rows:
             into = events.setdefault(pcpu, [])
             before_ns, before, state = self._on.get(pcpu, (start_ns, 0, 0))
             if before_ns != start_ns:
-                into.append((before_ns, 1, before, state, 0))
+                into.append((before_ns, TO_IDLE, before, state, 0))
                 before = state = 0
-            into.append((start_ns, 2, before, state, TIDS_FROM + thread))
+            into.append((start_ns, TO_THREAD, before, state, TIDS_FROM + thread))
             state = STATES_AFTER["suspend" if end_event == "block" and end_reason == "fault" else end_event]
             self._on[pcpu] = end_ns, TIDS_FROM + thread, state
         for pcpu in sorted(events):
             self._bundles(pcpu, sorted(events[pcpu]))
 
     def _bundles(self, pcpu: int, events: Sequence[_Event]) -> None:
-        """Events of a CPU: wakings (sort 0) and switches."""
+        """Events of a CPU: wakings and switches."""
         switched, woken = proto.FtraceEvent(), proto.FtraceEvent(pid=0, common_flags=IN_INTERRUPT)
         switch, waking = switched.sched_switch, woken.sched_waking
         switch.prev_prio = switch.next_prio = waking.prio = PRIORITY
@@ -112,7 +115,7 @@ class Perfetto:
             packet.ftrace_events.cpu = pcpu
             append = packet.ftrace_events.event.append
             for at_ns, sort, before, state, tid in events[at : at + BUNDLE_EVENTS]:
-                if sort == 0:
+                if sort in (WAKES_FIRST, WAKES_LAST):
                     woken.timestamp, waking.pid, waking.comm = at_ns, tid, comm_of(tid)
                     append(woken)
                     continue
@@ -185,7 +188,7 @@ class Perfetto:
     def close(self) -> None:
         """Every CPU is idle behind what ran last."""
         for pcpu, (end_ns, tid, state) in sorted(self._on.items()):
-            self._bundles(pcpu, [(end_ns, 1, tid, state, 0)])
+            self._bundles(pcpu, [(end_ns, TO_IDLE, tid, state, 0)])
 
     def _track(self, vcpu: int | None, what: str) -> int:
         key = vcpu, what
