@@ -31,6 +31,11 @@ class Distribution:
         return counts.group_by("value").agg(pl.col("count").sum()).sort("value")
 
     @property
+    def counts(self) -> pl.DataFrame:
+        """Every value and how often it came. columns: value i64, count i64; sorted by value."""
+        return self._counts
+
+    @property
     def count(self) -> int:
         """How many values there were."""
         return int(self._counts["count"].sum())

@@ -26,6 +26,7 @@ FLOORS: dict[str, set[str]] = {
     "tracekit.replay": {*GROUND, "tracekit.machine"},
     "tracekit.analyzers": GROUND,
     "tracekit.analyzers.export": {*GROUND, "tracekit.analyzers"},
+    "tracekit.analyzers.report": {*GROUND, "tracekit.analyzers"},
     "tracekit.faults": {*GROUND, "tracekit.hypervisor"},
     "tracekit.workbench": {
         *GROUND, "tracekit.machine", "tracekit.hypervisor", "tracekit.host", "tracekit.recorder", "tracekit.replay",
@@ -37,6 +38,7 @@ GUARDED = {
     "unicorn": ("tracekit.machine",),
     "pyarrow": ("tracekit.formats",),
     "polars": ("tracekit.analyzers",),
+    "vl_convert": ("tracekit.analyzers.report.bundle",),
     "zstandard": ("tracekit.formats",),
     "elftools": ("tracekit.machine",),
     "perfetto": ("tracekit.analyzers.export",),
@@ -45,6 +47,7 @@ GUARDED = {
         "tracekit.cli",
         "tracekit.analyzers.cli",
         "tracekit.analyzers.export.cli",
+        "tracekit.analyzers.report.cli",
         "tracekit.formats.cli",
         "tracekit.recorder.cli",
         "tracekit.replay.cli",

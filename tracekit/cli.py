@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "record": ("tracekit.recorder.cli:record", "Record a guest into a trace."),
     "recover": ("tracekit.formats.cli:recover", "Save what is whole of an unfinished or damaged trace."),
     "replay": ("tracekit.replay.cli:replay", "Replay a trace and compare everything that happens."),
+    "report": ("tracekit.analyzers.report.cli:report", "Make one offline page that shows a run, or two side by side."),
     "unpack": ("tracekit.formats.cli:unpack", "Make a directory of a packed trace."),
     "verify": ("tracekit.formats.cli:verify", "Check every hash, schema and cross-reference, without running anything."),
 }
