@@ -11,6 +11,8 @@ from tracekit.analyzers.surroundings import Surroundings
 from tracekit.formats.units import format_ns
 
 NO_CAUSE = "the trace does not show a cause: up to here both sides were given the same, and the guest did something else"
+NO_CAUSE_IN_PART = "the tables that were compared do not show a cause; without --tables the others are asked too"
+MACHINE = ("machine.", "scenario.append", "images.", "engine.")  # what a guest or its replay may notice
 UNTOLD = ("scenario.max_", "scenario.capture", "scenario.engine_")  # what a run's events do not depend on
 NAMES = {"a": "A", "b": "B"}
 _HEX = frozenset({"ipa", "pc", "value", "function_id", *(f"x{n}" for n in range(8)), *(f"ret{n}" for n in range(4))})
@@ -34,12 +36,12 @@ def cause_of(
             "image", f"the guests differ ({names}), and at position {first.place[0]:,} so does what they do", proofs(first)
         )
     if found is None:
-        machine = [one for one in settings if one.name.startswith(("machine.", "scenario.append", "images."))]
+        machine = [one for one in settings if one.name.startswith(MACHINE) and one.name != "engine.hooks"]
         if machine:
             names = ", ".join(one.name for one in machine[:4])
             return Cause(
                 "machine",
-                f"the machines differ ({names}), and at position {first.place[0]:,} so does what the guest does",
+                f"the machines differ ({names}), and at position {first.place[0]:,} so does the guest",
                 proofs(first),
             )
         return None
@@ -107,9 +109,11 @@ def _differences(change: Change) -> str:
 
 
 def who(event: Event) -> str:
-    """`vCPU 1`, or the board."""
+    """`vCPU 1`, `thread 3` (a neighbour), or the board."""
     vcpu = event.row["vcpu"]
-    return "the board" if vcpu is None else f"vCPU {vcpu}"
+    if vcpu is None:
+        return f"thread {event.row['thread']}" if event.table == "schedule" else "the board"
+    return f"vCPU {vcpu}"
 
 
 def _plain(kind: str, what: str, change: Change) -> Cause:

@@ -23,6 +23,8 @@ def decision_of(change: Change, sides: tuple[Surroundings, Surroundings]) -> Cau
     """None: the row is the guest's own doing. Errors: TraceDamaged."""
     if change.event.row["reason"] in BY_GUEST:
         return None
+    if (rival := _rival(change, sides)) is not None:
+        return rival
     if change.a is None or change.b is None:
         return _missing(change, sides)
     proofs = (Proof("a", change.a), Proof("b", change.b))
@@ -31,6 +33,23 @@ def decision_of(change: Change, sides: tuple[Surroundings, Surroundings]) -> Cau
         told = "; ".join(f"{one.name} {_text(one.a)} in A, {_text(one.b)} in B" for one in change.fields)
         return Cause("schedule", f"{number}: {_thread(change.a, sides[0])} at position {change.a.place[0]:,}: {told}", proofs)
     return Cause("schedule", f"{number}: {_moved(change.a, change.b, sides)}", proofs)
+
+
+def _rival(change: Change, sides: tuple[Surroundings, Surroundings]) -> Cause | None:
+    """At the place where one side ran a thread, the other ran another one there."""
+    mine = min((one for one in (change.a, change.b) if one is not None), key=lambda event: event.place)
+    is_a = mine is change.a
+    theirs = next(sides[is_a].forward("schedule", mine.place), None)
+    if theirs is None or mine.row["event"] != "run" or theirs.row["event"] != "run":
+        return None
+    if theirs.place[0] != mine.place[0] or theirs.row["pcpu"] != mine.row["pcpu"] or theirs.row["thread"] == mine.row["thread"]:
+        return None
+    a, b = (mine, theirs) if is_a else (theirs, mine)
+    sentence = (
+        f"decision {a.index}: at position {a.place[0]:,} A ran {_thread(a, sides[0])} on pCPU {a.row['pcpu']}, "
+        f"B ran {_thread(b, sides[1])} there"
+    )
+    return Cause("schedule", sentence, (Proof("a", a), Proof("b", b)))
 
 
 def _moved(a: Event, b: Event, sides: tuple[Surroundings, Surroundings]) -> str:
@@ -67,11 +86,6 @@ def _missing(change: Change, sides: tuple[Surroundings, Surroundings]) -> Cause:
             own = _instructions(event, event.place, later.place, other_side) if event.row["event"] in STOPS else None
             if own:
                 sentence += f" and ran it {own:,} instructions longer"
-            elif event.row["event"] == "run":
-                rival = next(other_side.forward("schedule", event.place), later)
-                if rival.row["event"] == "run" and rival.row["pcpu"] == event.row["pcpu"] and rival is not later:
-                    proofs = (*proofs, Proof("b" if change.a else "a", rival))
-                    sentence += f" but ran {_thread(rival, other_side)}"
             return Cause("schedule", sentence, (*proofs, Proof("b" if change.a else "a", later)))
     return Cause("schedule", sentence, tuple(proofs))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tracekit.analyzers.align import Budget, Item
-from tracekit.analyzers.cause import NO_CAUSE, cause_of
-from tracekit.analyzers.difference import Change, Difference, differing
+from tracekit.analyzers.cause import NO_CAUSE, NO_CAUSE_IN_PART, cause_of
+from tracekit.analyzers.difference import Change, Difference, Event, differing
 from tracekit.analyzers.extent import Extent, extent_of
 from tracekit.analyzers.fingerprint import Shape, shape_of
 from tracekit.analyzers.pairing import Paired, pair
 from tracekit.analyzers.settings import guests_of, settings_of
-from tracekit.analyzers.surroundings import Surroundings
+from tracekit.analyzers.surroundings import Surroundings, reach_of
 from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import TABLES
@@ -52,21 +52,26 @@ def diff(
         fields = differing(mine, theirs, shapes[table].whole) if mine and theirs else ()
         return Change(kind, table, mine, theirs, fields)
 
-    found = {
-        name: sorted((change_of(name, item) for item in sorted(one.items, key=_row)), key=_order) for name, one in paired.items()
-    }
-    firsts = sorted((change for changes in found.values() for change in changes), key=_order)
+    def order_of(change: Change) -> tuple[int, bool, int, str]:
+        """By the position where it shows; what an inserted row only renumbered comes behind the others of its position."""
+        position, sequence = reach_of(change, sides)
+        return position, change.is_renumbered, sequence, change.kind
+
+    found = {}
+    for name, one in paired.items():
+        found[name] = sorted((change_of(name, item) for item in sorted(one.items, key=_row)), key=order_of)
+    firsts = sorted((change for changes in found.values() for change in changes), key=order_of)
     first = _joined(firsts, shapes) if firsts else None
-    place = first.place if first else None
+    before, after_a, after_b = _context(first, firsts, sides, context, "position" in ignored)
     return Difference(
         a=str(a.path),
         b=str(b.path),
         first=first,
         cause=cause_of(first, firsts, sides, settings, guests) if first else None,
-        no_cause=NO_CAUSE,
-        before=tuple(sides[0].before(place, context)) if place else (),
-        after_a=tuple(sides[0].after(place, context)) if place else (),
-        after_b=tuple(sides[1].after(place, context)) if place else (),
+        no_cause=NO_CAUSE if len(chosen) == len(TABLES) else NO_CAUSE_IN_PART,
+        before=before,
+        after_a=after_a,
+        after_b=after_b,
         counts={name: one.counts for name, one in paired.items()},
         changes={name: tuple(one for one in changes if one.kind != "moved")[:limit] for name, changes in found.items()},
         settings=settings,
@@ -81,9 +86,20 @@ def _row(item: Item) -> int:
     return at if at is not None else other or 0
 
 
-def _order(change: Change) -> tuple[int, bool, int]:
-    """By position; what an inserted row only renumbered comes behind the others of its position."""
-    return change.place[0], change.is_renumbered, change.place[1]
+def _context(
+    first: Change | None, firsts: list[Change], sides: tuple[Surroundings, Surroundings], count: int, has_own_places: bool
+) -> tuple[tuple[Event, ...], tuple[Event, ...], tuple[Event, ...]]:
+    """The last events that both sides share, and what follows on each: from one place on, or where positions are not compared from each
+    side's own row on."""
+    if first is None or not count:
+        return (), (), ()
+    places = [first.place, first.place]
+    if has_own_places and first.a is not None and first.b is not None:
+        places = [first.a.place, first.b.place]
+    is_other = {(change.table, change.a.index) for change in firsts if change.a is not None}
+    before = [event for event in sides[0].before(places[0], 2 * count) if (event.table, event.index) not in is_other]
+    after_a, after_b = (side.after(place, count) for side, place in zip(sides, places, strict=True))
+    return tuple(before[-count:]), tuple(after_a), tuple(after_b)
 
 
 def _joined(firsts: list[Change], shapes: dict[str, Shape]) -> Change:

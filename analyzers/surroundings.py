@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from tracekit.analyzers.difference import Event
+from tracekit.analyzers.difference import Change, Event
 from tracekit.analyzers.pairing import Limits, Place
 from tracekit.formats.arrow import rows_of
 from tracekit.formats.reader import Trace
@@ -29,6 +29,13 @@ class Surroundings:
         starts = self._starts_of(table)
         number = next(n for n in range(len(starts) - 1, -1, -1) if starts[n] <= index)
         return self._event(table, number, index - starts[number])
+
+    def next_place(self, event: Event) -> Place:
+        """Where the next row of an event's table stands, or the trace ends."""
+        end = self.trace.manifest["end"]
+        if event.index + 1 < int(self.trace.manifest["tables"][event.table]["rows"]):
+            return self.event(event.table, event.index + 1).place
+        return int(end["position"]), int(end["sequence"])
 
     def before(self, place: Place, count: int) -> list[Event]:
         """The last events before a place that are compared, in order."""
@@ -104,3 +111,16 @@ class Surroundings:
         values = [value.hex() if isinstance(value, bytes) else value for value in row]
         names = [column.name for column in TABLES[table].columns]
         return Event(table, self._starts_of(table)[number] + offset, dict(zip(names, values, strict=True)))
+
+
+def reach_of(change: Change, sides: tuple[Surroundings, Surroundings]) -> Place:
+    """From where a change shows. A row of `blocks` or `console` stands where it begins and may differ by what happens before it ends.
+
+    Errors: TraceDamaged.
+    """
+    present = [(event, side) for event, side in zip((change.a, change.b), sides, strict=True) if event is not None]
+    if change.table == "blocks":
+        return min(event.place[0] + int(event.row["instructions"]) for event, _ in present), 1 << 32
+    if change.table == "console" and len(present) == 2 and present[0][0].place == present[1][0].place:
+        return min(side.next_place(event) for event, side in present)
+    return change.place

@@ -117,6 +117,23 @@ def test_a_shifted_position() -> None:
     assert compared(made, shifted(made, at, 212), ignore=("position", "vtime_ns")).is_same
 
 
+def test_rows_that_begin_earlier_than_they_differ() -> None:
+    """A line of the console and a block of instructions stand where they begin: what happens before they end comes first."""
+    made = life()
+    made.say(90_000, 0, "told 1")
+    made.row("blocks", 90_100, 0, pc=64, instructions=10)
+    made.schedule(90_200, 0, "preempt", "slice")
+    made.say(90_300, 0, "told 2")
+    other = shifted(made, made.rows["schedule"][-1]["position"], 5)
+    other.rows["blocks"][0]["instructions"] += 5
+    other.rows["console"][0]["data"] = b"told 7\n"
+    found = compared(made, other)
+    assert found.first is not None and (found.first.table, found.first.kind) == ("schedule", "moved")
+    assert found.cause is not None and found.cause.kind == "schedule"
+    assert found.counts["blocks"].changed == found.counts["console"].changed == 1
+    assert {event.table for event in found.before}.isdisjoint({"blocks", "console"})  # those before it are not the same
+
+
 def test_a_decision_that_one_side_lacks() -> None:
     """What the other side did with the thread instead."""
     made = life()

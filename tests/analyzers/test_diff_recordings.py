@@ -71,7 +71,10 @@ def test_other_seeds(recordings: Any) -> None:
     found = diff(*(Trace.open(path) for path in paths))
     assert found.first is not None and found.first.table == "schedule" and found.first.place == (0, 9)
     assert found.cause is not None
-    assert found.cause.sentence.endswith("B did not but ran neighbour0 (the scenarios differ in seed: 1 in A, 2 in B)")
+    assert found.cause.sentence == (
+        "decision 3: at position 0 A ran vCPU 0 on pCPU 0, B ran neighbour0 there (the scenarios differ in seed: 1 in A, 2 in B)"
+    )
+    assert [(proof.side, proof.event.row["thread"]) for proof in found.cause.proofs] == [("a", 0), ("b", 2)]
 
 
 def test_another_input_and_another_directive(recordings: Any) -> None:
