@@ -18,6 +18,8 @@ from tracekit.formats.tables import TABLES
 
 COLUMNS = frozenset(column.name for table in TABLES.values() for column in table.columns)
 
+_RANKS = {"only_a": 0, "only_b": 0, "changed": 1, "moved": 2}
+
 
 def diff(
     a: Trace, b: Trace, *, ignore: Iterable[str] = (), tables: Iterable[str] | None = None, context: int = 5, limit: int = 10
@@ -52,10 +54,11 @@ def diff(
         fields = differing(mine, theirs, shapes[table].whole) if mine and theirs else ()
         return Change(kind, table, mine, theirs, fields)
 
-    def order_of(change: Change) -> tuple[int, bool, int, str]:
-        """By the position where it shows; what an inserted row only renumbered comes behind the others of its position."""
+    def order_of(change: Change) -> tuple[int, bool, int, int]:
+        """By the position where it shows; there, what an inserted row only renumbered comes last, and at one place a row that one side lacks
+        before the row of the other side that it displaced."""
         position, sequence = reach_of(change, sides)
-        return position, change.is_renumbered, sequence, change.kind
+        return position, change.is_renumbered, sequence, _RANKS[change.kind]
 
     found = {}
     for name, one in paired.items():
