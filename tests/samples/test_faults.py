@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,120 @@ def test_faults_that_cannot_be_had(tmp_path: Path) -> None:
         load_fault(f"{file}:Other")
     done = tracekit("record", scenario("steal").image, "--fault", "no-such", "-o", tmp_path / "a.tkt")
     assert done.returncode == 2 and "big-endian" in done.stderr and not (tmp_path / "a.tkt").exists()
+
+
+WRONG = '''
+from __future__ import annotations
+from dataclasses import dataclass
+import sys
+from tracekit.hypervisor.fault import Fault
+
+@dataclass
+class Hook(Fault):
+    """Returns or does the one thing that the environment says."""
+    times: int = 0
+
+def returns(hook, value):
+    return type("Returns", (Hook,), {hook: lambda self, *arguments: value})
+
+def does(action):
+    return type("Does", (Hook,), {"entered": lambda self, vcpu: action(self, vcpu)})
+
+class Leaves(Fault):
+    def __init__(self):
+        sys.exit(3)
+
+class Unnamed(Fault):
+    name = 5
+
+class Frozen(Fault):
+    def __setattr__(self, name, value):
+        raise AttributeError("frozen")
+
+class Other(Fault):
+    def __new__(cls):
+        return 5
+
+'''
+
+
+@pytest.mark.parametrize(
+    ("hook", "value"),
+    [
+        ("answer", "None"), ("answer", "Outcome((-1, 0, 0, 0))"), ("answer", "Outcome((1,))"), ("reaches", "None"),
+        ("reaches", "Hypercall(7, 'hvc', 0, 0, 1, (0,) * 18)"), ("reaches", "Hypercall(0, 'hvc', 0, 0, 1, (0,))"),
+        ("clears", "None"), ("publishes", "None"), ("passes_slots", "1"), ("begin_ns", "'1'"), ("run_delay_ns", "1.5"),
+        ("cursor_ns", "None"), ("value_ns", "None"), ("value_ns", "float('nan')"), ("target", "-64"), ("target", "None"),
+        ("stores", "5"), ("stores", "[(1, 2)]"), ("stores", "[(0, 0, 1)]"), ("stores", "[('a', 8, 1)]"), ("stores", "iter(int, 1)"),
+        ("stores", "__import__('itertools').repeat((0, 4, 1))"), ("registrations", "iter(int, 1)"), ("bases", "(None,) * 5"),
+        ("bases", "None"), ("bases", "('a', 'b')"), ("bases", "(1 << 64, 0)"), ("checks_bases", "None"),
+    ],
+)  # fmt: skip
+def test_a_hook_that_returns_what_it_must_not(tmp_path: Path, hook: str, value: str) -> None:
+    """It is named with what it must return: nothing of it reaches the machine. Before the run nothing is left behind."""
+    file = tmp_path / "mine.py"
+    file.write_text(f"{WRONG}from tracekit.hypervisor.smccc import Hypercall, Outcome\nMine = returns({hook!r}, {value})\n")
+    chosen = with_faults(scenario("steal", host=busy_host(), max_vtime_ns=5_000_000), f"{file}:Mine")
+    said = rf"fault Mine: mine\.py: TypeError: {hook} returned .*; it must return"
+    if hook in ("bases", "registrations"):
+        with pytest.raises(InputError, match=said):
+            record(chosen, tmp_path / "a.tkt")
+        assert [one.name for one in tmp_path.iterdir()] == ["mine.py"]
+        return
+    end = record(chosen, tmp_path / "a.tkt").end
+    assert end.reason is EndReason.FAULT_RAISED and re.match(said, end.detail or ""), end
+    assert replayed(tmp_path / "a.tkt").is_identical
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("kit.acts(-1)", "ValueError: vcpu"), ("kit.acts(None)", "TypeError: vcpu"), ("kit.base(2)", "ValueError: vcpu"),
+        ("kit.publish(-1, 5)", "ValueError: vcpu"), ("kit.publish(0, 1.5)", "TypeError: total_ns"),
+        ("kit.call_at(9, 0)", "ValueError: vcpu"), ("kit.call_at(0, 1.5e6)", "TypeError: at_ns"),
+        ("kit.clock_ns(0, 'walt')", "ValueError: clock 'walt'"), ("kit.clock_ns(-1, 'wait')", "ValueError: vcpu"),
+        ("kit.store(0x40100000, 1 << 20, 1)", "ValueError: size"), ("kit.store(0x40100000, 8, 1.5)", "TypeError: value"),
+        ("kit.store(0x8000000, 8, 1)", "GuestFault: no memory"), ("kit.read(0x40100000, 0)", "ValueError: size"),
+        ("raises(SystemExit(3))", "SystemExit: 3"), ("raises(GeneratorExit())", "GeneratorExit:"),
+        ("raises(ValueError('x\\n' * 100_000))", "ValueError: x x x"),
+        ("raises(type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})())", "Odd: \\(its text cannot be had"),
+        ("raises(ValueError('\\udc80'))", r"ValueError: \\udc80"),
+    ],
+)  # fmt: skip
+def test_a_hook_that_does_what_it_must_not(tmp_path: Path, action: str, said: str) -> None:
+    """The run ends by it in one short line, and is kept."""
+    file = tmp_path / "mine.py"
+    raises = "def raises(error):\n    raise error\n"
+    file.write_text(f"{WRONG}{raises}def act(kit):\n    {action}\nMine = does(lambda self, vcpu: act(self.kit))\n")
+    done = record(with_faults(scenario("steal", host=busy_host(), max_vtime_ns=5_000_000), f"{file}:Mine"), tmp_path / "a.tkt")
+    assert done.end.reason is EndReason.FAULT_RAISED
+    assert re.match(rf"fault Mine: mine\.py:\d+: {said}", done.end.detail or ""), done.end.detail
+    assert len(done.end.detail or "") < 500 and "\n" not in (done.end.detail or "")
+    assert replayed(tmp_path / "a.tkt").is_identical
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Leaves", "SystemExit: 3"), ("Unnamed", "TypeError: name = 5"), ("Frozen", "AttributeError: frozen"),
+        ("Other", "TypeError: Other makes no Fault"),
+    ],
+)  # fmt: skip
+def test_a_class_that_is_no_fault_after_all(tmp_path: Path, name: str, said: str) -> None:
+    """Said before anything runs, as is a file that ends the program; dataclasses are classes like others."""
+    file = tmp_path / "mine.py"
+    file.write_text(WRONG)
+    assert load_fault(f"{file}:Hook").name == "Hook"
+    with pytest.raises(InputError, match=said):
+        load_fault(f"{file}:{name}")
+    file.write_text("import sys\nsys.exit(4)\n")
+    with pytest.raises(InputError, match=r"mine\.py:2: SystemExit: 4"):
+        load_fault(f"{file}:{name}")
+
+
+def test_the_fault_that_is_wrong_is_named(tmp_path: Path) -> None:
+    """Also where it acts inside another one's hook."""
+    file = tmp_path / "mine.py"
+    file.write_text(f"{MINE}{WRONG.replace('from __future__ import annotations', '')}Mine = returns('value_ns', None)\n")
+    done = _record(tmp_path / "a.tkt", f"{file}:Double", f"{file}:Mine")
+    assert "fault Mine: mine.py: TypeError: value_ns returned None" in (done.end.detail or "")

@@ -17,8 +17,8 @@ A whole *publication policy* overrides `publish`, and decides alone what the gue
             waited_ns = self.kit.clock_ns(vcpu, "wait")
             self.kit.publish(vcpu, waited_ns // 1_000_000 * 1_000_000)
 
-Hooks must be deterministic: no clock, no randomness of their own; `kit` has the host's times. A hook that raises ends the run with
-reason fault_raised, and the trace is kept. Several faults act in their order, each on what the one before made of it.
+Hooks must be deterministic: no clock, no randomness of their own; `kit` has the host's times. A hook that raises, or returns what it
+must not (contract.py), ends the run with reason fault_raised, and the trace is kept. Several faults act in their order, each on what the one before made of it.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Kit(Protocol):
         """One of the thread's accumulated times in ns: wait (run_delay), yield, offline or suspend."""
 
     def read(self, ipa: int, size: int) -> int:
-        """Guest memory, whatever the slots say. Errors: GuestFault."""
+        """Guest memory, 1 to 8 bytes, whatever the slots say. Errors: GuestFault."""
 
     def store(self, ipa: int, size: int, value: int) -> None:
-        """One store of the host, whatever the slots say, told with cause `fault`. Errors: GuestFault."""
+        """One store of the host, 1 to 8 bytes, whatever the slots say, told with cause `fault`. Errors: GuestFault."""
 
     def publish(self, vcpu: int, total_ns: int) -> bool:
         """Store a total as KVM does, one 8-byte store through the slots, and tell it as a publication; False if it failed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 
 import tracekit
 from tracekit.formats.errors import InputError
-from tracekit.hypervisor.fault import Fault
+from tracekit.hypervisor.contract import checked
+from tracekit.hypervisor.fault import Fault, Kit
 
+TEXT_MAX = 300
 HOOKS = tuple(name for name, value in vars(Fault).items() if inspect.isfunction(value))
 
 
@@ -45,10 +48,21 @@ def load_fault(text: str) -> Fault:
         raise InputError(f"{file}: no class {name} that derives from tracekit.hypervisor.fault.Fault; it has {have}")
     try:
         fault = kind()
-    except Exception as error:  # noqa: BLE001 (code of the user: anything may come out of it)
+        if not isinstance(fault, Fault):
+            raise TypeError(f"{name} makes no Fault")
+        fault.name = fault.name or name
+        for key in ("name", "models", "invariant", "needs"):
+            _check_text(key, getattr(fault, key))
+        return _guarded(fault, Path(file))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (code of the user: anything may come out of it)
         raise InputError(f"fault {text}: {_where(error, Path(file))}") from None
-    fault.name = fault.name or name
-    return _guarded(fault, Path(file))
+
+
+def _check_text(key: str, value: Any) -> None:
+    if not isinstance(value, str) or len(value) > TEXT_MAX or not value.isprintable():
+        raise TypeError(f"{key} = {value!r:.80}: must be a line of text, at most {TEXT_MAX} characters")
 
 
 def _module(path: Path) -> ModuleType:
@@ -56,9 +70,12 @@ def _module(path: Path) -> ModuleType:
     if spec is None or spec.loader is None or not path.is_file():
         raise InputError(f"cannot read the fault {path}")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and typing look names up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 (code of the user: anything may come out of it)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (code of the user: anything may come out of it)
         raise InputError(f"fault {path}: {_where(error, path)}") from None
     return module
 
@@ -76,25 +93,34 @@ def _only_class(module: ModuleType, name: str) -> type[Fault]:
     return kind
 
 
-def _where(error: Exception, path: Path) -> str:
+def _where(error: BaseException, path: Path) -> str:
+    """File and line of the user's code, where it stands in the traceback, and what was raised, in one line."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
     line = frames[-1].lineno if frames else getattr(error, "lineno", None)
-    return f"{path.name}:{line or '?'}: {type(error).__name__}: {error}"
+    place = path.name if line is None else f"{path.name}:{line}"
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001
+        text = "(its text cannot be had)"
+    text = text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}..."
+    return f"{place}: {type(error).__name__}: {text}".encode("utf-8", "backslashreplace").decode()
 
 
 def _guarded(fault: Fault, path: Path) -> Fault:
-    def guard(hook: Callable[..., Any]) -> Callable[..., Any]:
+    def guard(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(hook)
         def guarded(*arguments: Any) -> Any:
             try:
-                return hook(*arguments)
-            except FaultRaised:
+                kit: Kit | None = getattr(fault, "kit", None)
+                return checked(name, None if kit is None else kit.vcpu_count, arguments, hook(*arguments))
+            except (FaultRaised, KeyboardInterrupt):
                 raise
-            except Exception as error:  # noqa: BLE001
-                raise FaultRaised(f"fault {fault.name}: {_where(error, path)}") from None
+            except BaseException as error:  # noqa: BLE001
+                raise FaultRaised(f"fault {title}: {_where(error, path)}") from None
 
         return guarded
 
+    title = fault.name
     for name in HOOKS:
-        setattr(fault, name, guard(getattr(fault, name)))
+        setattr(fault, name, guard(name, getattr(fault, name)))
     return fault
