@@ -8,11 +8,14 @@ from typing import Any
 
 import polars as pl
 
+from tracekit.analyzers import hypercalls as calling
 from tracekit.analyzers import invariants as rules
+from tracekit.analyzers import runtime as running
 from tracekit.analyzers import steal as report
 from tracekit.analyzers.findings import Finding
 from tracekit.analyzers.invariants import INVARIANTS, Invariants
 from tracekit.analyzers.ledger import FORMULAS
+from tracekit.analyzers.runtime import Runtime
 from tracekit.analyzers.source import WINDOW_ROWS
 from tracekit.analyzers.steal import Report, Steal
 from tracekit.analyzers.timeline import Timeline
@@ -42,6 +45,8 @@ class Analysis:
     steal: Report | None
     findings: list[Finding] | None
     over: pl.DataFrame | None = None
+    runtime: Runtime | None = None
+    hypercalls: pl.DataFrame | None = None
 
     def is_good(self, tolerance_ns: int) -> bool:
         """No finding, and no error beyond the tolerance."""
@@ -60,6 +65,10 @@ class Analysis:
             out["steal"] = {"tolerance_ns": tolerance_ns, "is_within": is_within, **self.steal.as_json(trace)}
         if self.over is not None:
             out["over"] = self.over.to_dicts()
+        if self.runtime is not None:
+            out["runtime"] = self.runtime.as_json()
+        if self.hypercalls is not None:
+            out["hypercalls"] = self.hypercalls.to_dicts()
         if self.findings is not None:
             out["invariants"] = {"checked": list(INVARIANTS), "findings": [one.as_json(trace) for one in self.findings]}
         return out
@@ -78,8 +87,19 @@ class Analysis:
             yield "over time, in ns"
             shown = [one.name for one in self.over if one.null_count() < len(one)]
             yield from _table(self.over.select(shown).rename(lambda name: name.removesuffix("_ns").replace("vcpu", "vCPU")))
+        told = self.steal is not None
+        for parts in (
+            running.lines(self.runtime) if self.runtime is not None else (),
+            calling.lines(self.hypercalls) if self.hypercalls is not None else (),
+        ):
+            for part in parts:
+                if isinstance(part, str):
+                    yield from ("", part) if told else (part,)
+                else:
+                    yield from _table(part)
+                told = True
         if self.findings is not None:
-            if self.steal is not None:
+            if told:
                 yield ""
             yield from _finding_lines(self.findings, trace)
 
@@ -90,10 +110,12 @@ def analyse(
     *,
     policy: str | None = None,
     over_ns: int | None = None,
+    by: str | None = None,
     rows: int = WINDOW_ROWS,
     tell: Callable[[int, int], None] | None = None,
 ) -> Analysis:
-    """names: of steal, invariants. over_ns: steps of the table over time. rows: in memory at a time, about. tell: (position, ns) reached.
+    """names: of steal, invariants, runtime, hypercalls. over_ns: steps of steal's and runtime's tables over time. by: vcpu or pc, which
+    hypercalls are told apart by. rows: in memory at a time, about. tell: (position, ns) reached.
 
     Errors: InputError for an unknown policy or too many steps, TraceDamaged.
     """
@@ -102,9 +124,9 @@ def analyse(
     walk = Walk(trace, policy=policy, rows=rows)
     stolen = Steal(walk) if "steal" in names else None
     judge = Invariants(walk) if "invariants" in names else None
-    steps = Timeline(walk, over_ns) if over_ns is not None else None
+    steps = Timeline(walk, over_ns) if over_ns is not None and stolen is not None else None
     wants = (*(report.WANTS if stolen else ()), *(rules.WANTS if judge else ()))
-    for step in walk.steps(*wants):
+    for step in walk.steps(*wants) if stolen is not None or judge is not None else ():
         if stolen is not None:
             stolen.feed(step)
         if steps is not None:
@@ -118,6 +140,8 @@ def analyse(
         stolen.close() if stolen is not None else None,
         judge.close() if judge is not None else None,
         steps.close() if steps is not None else None,
+        running.runtime(trace, over_ns=over_ns, rows=rows) if "runtime" in names else None,
+        calling.hypercalls(trace, by=by, rows=rows) if "hypercalls" in names else None,
     )
 
 

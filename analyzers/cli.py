@@ -15,25 +15,43 @@ from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
 from tracekit.formats.units import parse_duration_ns
 
-NAMES = ("steal", "invariants")
+NAMES = ("steal", "invariants", "runtime", "hypercalls")
+DEFAULT = ("steal", "invariants")
 
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.argument("names", nargs=-1, metavar="[steal|invariants]...")
+@click.argument(
+    "names",
+    nargs=-1,
+    metavar="[steal|invariants|runtime|hypercalls]...",
+    shell_complete=lambda context, parameter, incomplete: [name for name in NAMES if name.startswith(incomplete)],
+)
 @click.option(
     "--tolerance", default="0ns", show_default=True, help="Greatest error of a total at guest entry that is still good."
 )
-@click.option("--over", metavar="TIME", help="steal: also a table over steps of this length, for example 100ms.")
+@click.option("--over", metavar="TIME", help="steal, runtime: over steps of this length, for example 100ms.")
+@click.option(
+    "--by", type=click.Choice(["vcpu", "pc"]), help="hypercalls: those of each vCPU, or of each place in the code, apart."
+)
 @click.option("--policy", help="The publication policy whose formula is the truth. [default: the recorded one]")
 @click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", help="auto: a bar on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def analyze(
-    trace: Path, names: tuple[str, ...], tolerance: str, over: str | None, policy: str | None, progress: str, as_json: bool
+    trace: Path,
+    names: tuple[str, ...],
+    tolerance: str,
+    over: str | None,
+    by: str | None,
+    policy: str | None,
+    progress: str,
+    as_json: bool,
 ) -> None:
-    """How true the stolen time of TRACE was, and which invariants are broken.
+    """How true the stolen time of TRACE was, and which invariants are broken; where its time went, and what it asked of its hypervisor.
 
     steal: what was stolen, published, read and accounted, to the ns. invariants: every invariant that a trace can decide. Default: both.
+    runtime: each vCPU's run, wait and for whom, block, wake-up latency, migrations, instructions from switch-in to switch-out.
+    hypercalls: of each function the calls, results, failures and costs. docs/analysis.md explains the columns.
     Exit code 0: nothing found, 1: a finding or an error beyond the tolerance, 2: trouble.
     """
     from tracekit.analyzers.analysis import analyse
@@ -44,12 +62,14 @@ def analyze(
             raise InputError(f"no analysis {name!r}; there are {', '.join(NAMES)}")
     tolerance_ns = parse_duration_ns(tolerance)
     over_ns = None if over is None else parse_duration_ns(over)
-    if over is not None and names and "steal" not in names:
-        raise InputError("--over belongs to steal, which was not asked for")
+    if over is not None and names and not {"steal", "runtime"} & set(names):
+        raise InputError("--over belongs to steal and runtime, which were not asked for")
+    if by is not None and "hypercalls" not in names:
+        raise InputError("--by belongs to hypercalls, which was not asked for")
     opened = Trace.open(trace)
     try:
         with progress_for(progress, f"analysing {trace.name}", opened.manifest["end"]["position"]) as bar:
-            done = analyse(opened, names or NAMES, policy=policy, over_ns=over_ns, tell=bar.tell)
+            done = analyse(opened, names or DEFAULT, policy=policy, over_ns=over_ns, by=by, tell=bar.tell)
     finally:
         opened.close()
     found: dict[str, Any] = done.as_json(str(trace), tolerance_ns)

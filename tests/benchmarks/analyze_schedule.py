@@ -119,7 +119,7 @@ def main() -> None:
             start = time.monotonic()
             make(path, options.rows)
             print(f"made {options.rows:,} rows of schedule in {time.monotonic() - start:.1f} s")
-        for names in (["invariants"], ["steal"], []):
+        for names in (["invariants"], ["steal"], [], ["runtime"], ["hypercalls"]):
             start = time.monotonic()
             command = [sys.executable, "-m", "tracekit.cli", "analyze", str(path), *names, "--json"]
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

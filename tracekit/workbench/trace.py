@@ -9,13 +9,15 @@ from typing import Any, Self
 from tracekit.analyzers import catalogue, frames
 from tracekit.analyzers.findings import findings_frame
 from tracekit.analyzers.frames import DataFrame, LazyFrame
+from tracekit.analyzers.hypercalls import hypercalls
 from tracekit.analyzers.invariants import invariants
+from tracekit.analyzers.runtime import Runtime, runtime
 from tracekit.analyzers.steal import per_vcpu, publications, reads
 from tracekit.analyzers.timeline import intervals
 from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import TABLES
-from tracekit.formats.units import format_bytes, format_ns
+from tracekit.formats.units import format_bytes, format_ns, parse_duration_ns
 from tracekit.workbench.card import Card
 from tracekit.workbench.tables import WHOLE_AT, Tables
 
@@ -114,12 +116,42 @@ class TraceView(Tables):
         """Each vCPU's life in pieces of RUN, WAIT and BLOCK; columns as in `tracekit.analyzers.timeline.intervals`. Errors: TraceDamaged."""
         return intervals(self.trace)
 
+    def runtime(self, *, over: str | int | None = None, between: tuple[str | int, str | int] | None = None) -> DataFrame:
+        """Where each vCPU's time went; columns as in `tracekit.analyzers.runtime.Runtime.vcpus`.
+
+        over: also over steps of this length. between: only from one time up to another. Times as "10ms" or in ns.
+        Errors: InputError, TraceDamaged.
+        """
+        return self._runtime(over, between).vcpus
+
+    def waits(self, *, over: str | int | None = None, between: tuple[str | int, str | int] | None = None) -> DataFrame:
+        """For whom each vCPU waited, and how long; columns as in `tracekit.analyzers.runtime.Runtime.waits`, options as in `runtime`.
+
+        Errors: InputError, TraceDamaged.
+        """
+        return self._runtime(over, between).waits
+
+    def _runtime(self, over: str | int | None, between: tuple[str | int, str | int] | None) -> Runtime:
+        limits = None if between is None else (_ns(between[0]), _ns(between[1]))
+        return runtime(self.trace, over_ns=None if over is None else _ns(over), between=limits)
+
+    def calls(self, *, by: str | None = None) -> DataFrame:
+        """What the guest asked of its hypervisor, one row a function; columns as in `tracekit.analyzers.hypercalls.hypercalls`.
+
+        by: "vcpu" or "pc", to tell those apart. Errors: InputError, TraceDamaged.
+        """
+        return hypercalls(self.trace, by=by)
+
     def _card(self) -> Card:
         tables = self.manifest["tables"]
         rows = tuple(
             (name, f"{tables[name]['rows']:,}", format_bytes(tables[name]["bytes"])) for name in TABLES if tables[name]["rows"]
         )
         return Card(f"trace {self.path}", facts(self.manifest), ("table", "rows", "size"), rows)
+
+
+def _ns(time: str | int) -> int:
+    return parse_duration_ns(time) if isinstance(time, str) else time
 
 
 def facts(manifest: dict[str, Any]) -> tuple[tuple[str, str], ...]:
