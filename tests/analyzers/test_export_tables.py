@@ -169,7 +169,7 @@ def test_nothing_is_written_over_unasked(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_trace_leaves_nothing(run: Path, tmp_path: Path) -> None:
-    """A batch that was altered stops every format."""
+    """A batch that was altered stops every format; nothing new is left, and nothing old is lost."""
     spoilt = tmp_path / "spoilt.tkt"
     spoilt.mkdir()
     for name, raw in files_of(run).items():
@@ -180,9 +180,14 @@ def test_a_damaged_trace_leaves_nothing(run: Path, tmp_path: Path) -> None:
     raw[at["offset"] + at["length"] // 2] ^= 1
     (spoilt / "schedule.arrow").write_bytes(raw)
     for to in ("perfetto", "chrome", "parquet", "csv"):
-        done = tracekit("export", spoilt, "--to", to, "-o", tmp_path / "out")
-        assert done.returncode == 2 and "altered" in done.stderr and done.stdout == ""
-    assert [path.name for path in tmp_path.iterdir()] == ["spoilt.tkt"]
+        before = tmp_path / f"before.{to}"
+        export(run, to, before)
+        there = files_of(before) or before.read_bytes()
+        for output, force in ((tmp_path / "out", []), (before, ["--force"])):
+            done = tracekit("export", spoilt, "--to", to, "-o", output, *force)
+            assert done.returncode == 2 and "altered" in done.stderr and done.stdout == ""
+        assert (files_of(before) or before.read_bytes()) == there, "the old one stays"
+    assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {"spoilt", "before"} and len(list(tmp_path.iterdir())) == 5
 
 
 def test_command(run: Path, tmp_path: Path) -> None:
