@@ -41,7 +41,7 @@ Mode = Literal["exact", "sets", "single"]
 class Comparison:
     """a, b: the paths. mode: exact, sets or single (one run each that cannot be compared); rule: why so, in words.
 
-    diff: the command that shows where two runs part; None where there is nothing to show.
+    diff: the command that shows where two runs part; None where there is nothing to show. title: what was asked for.
     """
 
     mode: Mode
@@ -53,6 +53,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     diff: str | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
+    title: str = "tracekit compare"
 
     @property
     def exit_code(self) -> int:
@@ -96,15 +97,31 @@ def compare(
 
 
 def compare_exactly(
-    a: Sequence[Metric], b: Sequence[Metric], thresholds: Thresholds | None = None, *, names: tuple[str, str], rule: str
+    a: Sequence[Metric],
+    b: Sequence[Metric],
+    thresholds: Thresholds | None = None,
+    *,
+    names: tuple[str, str],
+    rule: str,
+    title: str,
 ) -> Comparison:
-    """Kept metrics against new ones of the same scenario (`tracekit baseline check`). names: what the sides are called."""
+    """Kept metrics against new ones of the same scenario (`tracekit baseline check`). names: what the sides are called.
+
+    What either side does not have at all (made by another version) is noted, not compared.
+    """
     thresholds = thresholds or Thresholds()
     both = values_of(a), values_of(b)
-    notes: list[str] = []
-    chosen = _chosen(_ordered(both), (), thresholds, notes)
+    known = {one.name for one in a} & {one.name for one in b}
+    notes = [
+        f"not compared, as only {where} has it: {name}"
+        for side, where in ((a, names[0]), (b, names[1]))
+        for name in dict.fromkeys(one.name for one in side)
+        if name not in known
+    ]
+    chosen = _chosen([one for one in _ordered(both) if one.name in known], (), thresholds, notes)
     judgements = [judge_exactly(one, _value(both[0], one), _value(both[1], one), thresholds) for one in chosen]
-    return Comparison("exact", rule, names[:1], names[1:], whole(judgements), tuple(judgements), tuple(notes), None, thresholds)
+    verdict = whole(judgements)
+    return Comparison("exact", rule, names[:1], names[1:], verdict, tuple(judgements), tuple(notes), None, thresholds, title)
 
 
 def expand(texts: Sequence[str], what: str) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as xml
@@ -28,19 +29,22 @@ def _more(comparison: Comparison) -> str:
     return "\n".join([*parts, f"see where they part: {comparison.diff}"] if comparison.diff else parts)
 
 
-def junit(comparison: Comparison) -> str:
-    """One test case for each metric: a failure where it is worse or different, skipped where it is inconclusive."""
-    one = comparison
-    failed, skipped = one.of("worse", "different"), one.of("inconclusive")
-    counts = {
-        "tests": str(len(one.judgements)),
-        "failures": str(len(failed)),
-        "errors": "0",
-        "skipped": str(len(skipped)),
-        "time": "0",
-    }
-    root = xml.Element("testsuites", {key: counts[key] for key in ("tests", "failures", "errors", "time")} | {"name": "tracekit"})
-    suite = xml.SubElement(root, "testsuite", {"name": "tracekit compare", **counts})
+def junit(comparisons: Sequence[Comparison]) -> str:
+    """A suite for each comparison, a test case for each metric: a failure where it is worse or different, skipped where it is inconclusive."""
+    root = xml.Element("testsuites", {"name": "tracekit"})
+    totals = dict.fromkeys(("tests", "failures", "errors", "time"), 0)
+    for one in comparisons:
+        failed, skipped = one.of("worse", "different"), one.of("inconclusive")
+        counts = {"tests": len(one.judgements), "failures": len(failed), "errors": 0, "skipped": len(skipped), "time": 0}
+        totals = {key: total + counts[key] for key, total in totals.items()}
+        root.append(_suite(one, {key: str(count) for key, count in counts.items()}))
+    root.attrib.update({key: str(total) for key, total in totals.items()})
+    xml.indent(root)
+    return xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _suite(one: Comparison, counts: dict[str, str]) -> xml.Element:
+    suite = xml.Element("testsuite", {"name": _clean(one.title), **counts})
     properties = xml.SubElement(suite, "properties")
     for name, text in (("verdict", one.verdict), ("mode", one.mode), ("a", " ".join(one.a)), ("b", " ".join(one.b))):
         xml.SubElement(properties, "property", {"name": name, "value": _clean(text)})
@@ -52,13 +56,20 @@ def junit(comparison: Comparison) -> str:
         elif row.verdict == "inconclusive":
             xml.SubElement(case, "skipped", {"message": _clean(message(row))})
     xml.SubElement(suite, "system-out").text = _clean(summary(one))
-    xml.indent(root)
-    return xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return suite
 
 
-def sarif(comparison: Comparison) -> str:
-    """A result for each metric that is not the same or better; its rule is the metric, its place the second side's first trace."""
-    one = comparison
+def sarif(comparisons: Sequence[Comparison]) -> str:
+    """A run for each comparison, in it a result for each metric that is not the same or better; its rule is the metric, its place the second
+    side's first trace."""
+    runs = [_run(one) for one in comparisons]
+    return (
+        json.dumps({"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": runs}, indent=2)
+        + "\n"
+    )
+
+
+def _run(one: Comparison) -> dict[str, Any]:
     rows = one.of("worse", "different", "inconclusive")
     names = list(dict.fromkeys(row.name for row in rows))
     rules = [
@@ -70,8 +81,8 @@ def sarif(comparison: Comparison) -> str:
         }
         for name in names
     ]
-    run: dict[str, Any] = {
-        "tool": {"driver": {"name": "tracekit compare", "version": __version__, "rules": rules}},
+    return {
+        "tool": {"driver": {"name": one.title, "version": __version__, "rules": rules}},
         "invocations": [{"executionSuccessful": True, "exitCode": one.exit_code}],
         "properties": {"verdict": one.verdict, "mode": one.mode, "rule": one.rule, "notes": list(one.notes), "diff": one.diff},
         "results": [
@@ -87,8 +98,6 @@ def sarif(comparison: Comparison) -> str:
             for row in rows
         ],
     }
-    log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
-    return json.dumps(log, indent=2) + "\n"
 
 
 def github(comparison: Comparison) -> str:
@@ -100,7 +109,7 @@ def github(comparison: Comparison) -> str:
         if one.mode != "single"
     ]
     level = "error" if one.exit_code == 1 else "warning" if one.exit_code == 3 else "notice"
-    lines.append(f"::{level} title={_property('tracekit compare')}::{_data(summary(one) + chr(10) + _more(one))}")
+    lines.append(f"::{level} title={_property(one.title)}::{_data(summary(one) + chr(10) + _more(one))}")
     return "\n".join(lines) + "\n"
 
 

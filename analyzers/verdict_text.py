@@ -49,7 +49,7 @@ def summary(one: Comparison) -> str:
 def markdown(comparison: Comparison, *, every: bool = False) -> str:
     """For a comment of a CI job: verdict first, then one table of what is not the same."""
     one = comparison
-    lines = [f"### tracekit compare: {one.verdict}", "", f"{_md(summary(one))}", "", f"{_md(one.rule)}", ""]
+    lines = [f"### {_md(one.title)}: {one.verdict}", "", f"{_md(summary(one))}", "", f"{_md(one.rule)}", ""]
     lines += [f"- A: {_md(_sides(one.a))}", f"- B: {_md(_sides(one.b))}", *(f"- {_md(note)}" for note in one.notes), ""]
     shown = [row for row in _by_weight(one) if every or (row.verdict != "same" and one.mode != "single")]
     if shown:

@@ -18,6 +18,7 @@ from tracekit.formats.errors import TracekitError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "analyze": ("tracekit.analyzers.cli:analyze", "How true a guest's stolen time was, and which invariants are broken."),
+    "baseline": ("tracekit.workbench.cli:baseline", "Keep the metrics of scenarios beside your code, and check them."),
     "compare": ("tracekit.analyzers.cli:compare", "Whether two runs, or sets of runs, are equally good: a verdict."),
     "demo": ("tracekit.workbench.cli:demo", "Record a bundled guest on a contended host, replay it, show its steal report."),
     "diff": ("tracekit.analyzers.cli:diff", "The first event in which two traces differ, why, and what differs after it."),

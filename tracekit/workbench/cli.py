@@ -1,4 +1,4 @@
-"""`tracekit demo` and `tracekit query`."""
+"""`tracekit baseline`, `tracekit demo` and `tracekit query`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,3 +133,63 @@ def _save(view: Tables, text: str, kind: str, output: Path | None, force: bool, 
         raise DiskError(f"cannot write {output}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@click.group()
+def baseline() -> None:
+    """Keep the metrics of named scenarios beside your code, and check that runs still have them."""
+
+
+@baseline.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("scenarios", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SCENARIO.toml...")
+@click.option("--force", is_flag=True, help="Replace a baseline that belongs to another scenario.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def save(folder: Path, scenarios: tuple[Path, ...], force: bool, as_json: bool) -> None:
+    """Record each SCENARIO and keep its metrics in FOLDER/NAME.json: one a line, to be reviewed and committed."""
+    from tracekit.workbench import baseline as baselines
+
+    stems = [path.stem for path in scenarios]
+    if len(set(stems)) < len(stems):
+        raise click.UsageError("two scenarios have the same name", click.get_current_context())
+    done = []
+    with tempfile.TemporaryDirectory(prefix="tracekit-baseline-") as scratch:
+        for scenario in scenarios:
+            click.echo(f"recording {scenario}", err=True)
+            done.append(str(baselines.save(folder, scenario, Path(scratch) / f"{scenario.stem}.tkt", force=force)))
+    click.echo(json.dumps({"saved": done}) if as_json else "\n".join(done))
+
+
+@baseline.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--update", is_flag=True, help="Write what the new runs have into the files.")
+@click.option("--thresholds", type=click.Path(path_type=Path), help="[default: FOLDER/thresholds.toml, if it is there]")
+@click.option("--traces", type=click.Path(path_type=Path), help="Keep the new traces in this folder.")
+@click.option("--all", "every", is_flag=True, help="Show metrics that are the same, too.")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "markdown", "junit", "sarif", "github"]), default="text",
+    show_default=True, help="How the result is printed.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def check(
+    folder: Path, names: tuple[str, ...], update: bool, thresholds: Path | None, traces: Path | None, every: bool, form: str, as_json: bool
+) -> None:  # fmt: skip
+    """Record the scenarios of FOLDER's baselines (or the NAMEs) anew and compare their metrics, exactly.
+
+    Exit code 0: same or better, or updated; 1: worse or different; 2: trouble.
+    """
+    from tracekit.analyzers.rendering import rendered_all
+    from tracekit.workbench import baseline as baselines
+
+    with ExitStack() as stack:
+        if traces is None:
+            traces = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tracekit-baseline-")))
+        done = baselines.check(
+            folder, names, traces, thresholds=thresholds, is_updating=update, tell=lambda text: click.echo(text, err=True)
+        )
+    click.echo(rendered_all([one.comparison for one in done], "json" if as_json else form, every=every), nl=False)
+    for one in done:
+        if one.is_updated:
+            click.echo(f"{folder / one.name}.json: updated", err=True)
+    sys.exit(0 if update else max(one.comparison.exit_code for one in done))
