@@ -282,3 +282,28 @@ def test_sides_can_be_exchanged(seed: int, other: int, batch_rows: int) -> None:
     assert there.is_same == (not lone)
     if there.first is not None:
         assert there.first.place[0] == min(row[1] for row in lone)
+
+
+def test_an_interrupt_taken_elsewhere() -> None:
+    """Its place is a decision; of the guest's own doing there is no cause, and of tables that were not asked none is claimed."""
+    made = life()
+    made.row("interrupts", 90_000, 1, event="take", intid=27, pc=64)
+    made.read(90_100, 1, 5)
+    found = compared(made, shifted(made, made.rows["interrupts"][0]["position"], 3))
+    assert found.cause is not None and found.cause.kind == "interrupt"
+    assert found.cause.sentence.startswith("interrupt 27 of vCPU 1 is taken at position ")
+    assert found.cause.sentence.endswith("in B 3 instructions and 3 ns later")
+    other = changed(made, "pvtime", -1, stolen_ns=6)
+    assert compared(made, other).cause is None
+    assert "without --tables" in compared(made, other, tables=("pvtime",)).as_json()["no_cause"]
+
+
+def test_other_engines() -> None:
+    """Where only the engine differs and then the guest does, that is said."""
+    made = life()
+    made._manifest["engine"] = {"unicorn": "2.1"}
+    other = changed(made, "pvtime", 1, stolen_ns=6)
+    assert made.rows["pvtime"][1]["event"] == "read"
+    other._manifest["engine"] = {"unicorn": "9.9"}
+    found = compared(made, other)
+    assert found.cause is not None and found.cause.kind == "machine" and "engine.unicorn" in found.cause.sentence

@@ -105,6 +105,20 @@ def test_a_limit_and_another_capture(recordings: Any) -> None:
         diff(whole, thick, tables=("blocks",))
 
 
+def test_a_recovered_recording(recordings: Any, tmp_path: Path) -> None:
+    """One that lost the end of a table is the same up to there."""
+    whole = recordings(scenario("steal", host=busy_host()))
+    damaged = tmp_path / "damaged.tkt"
+    shutil.copytree(whole, damaged)
+    entry = json.loads((whole / manifests.NAME).read_bytes())["tables"]["states"]["batches"][0]
+    spoiled = bytearray((whole / "states.arrow").read_bytes())
+    spoiled[entry["offset"] + entry["length"] // 2] ^= 1
+    (damaged / "states.arrow").write_bytes(spoiled)
+    assert tracekit("recover", damaged, "-o", tmp_path / "saved.tkt").returncode == 0
+    found = diff(Trace.open(whole), Trace.open(tmp_path / "saved.tkt"))
+    assert found.is_same and found.total.same > 100 and any("it was recovered" in note for note in found.notes)
+
+
 def test_bad_input(recordings: Any, tmp_path: Path) -> None:
     """Another major is refused with the versions, damage where it is read, unknown names; a closed pipe is silent."""
     good = recordings(scenario("steal", host=busy_host()))
