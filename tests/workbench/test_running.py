@@ -87,3 +87,22 @@ def test_replay(tmp_path: Path) -> None:
             tracekit.replay(t.path, **options)
     with pytest.raises(tracekit.TracekitError, match="exists"):
         tracekit.replay(t.path, output=thick)
+
+
+def test_diff_and_compare(tmp_path: Path) -> None:
+    """A run with itself is the same; a faulty one has a first difference and a verdict; paths, folders, views and lists are taken."""
+    clean, wrong = tmp_path / "clean.tkt", tmp_path / "wrong.tkt"
+    a = tracekit.record("steal", clean, vcpus=2, **NEIGHBOUR)
+    tracekit.record("steal", wrong, vcpus=2, faults=["late-update"], **NEIGHBOUR).close()
+    assert tracekit.diff(a, clean).is_same and tracekit.compare(clean, a).verdict == "same"
+    found = tracekit.diff(clean, str(wrong), tables=["pvtime"])
+    assert not found.is_same and found.first is not None and found.first.table == "pvtime"
+    for sides in ((clean, wrong), ([a], [wrong]), (tracekit.open_many([clean]), str(tmp_path / "wr*.tkt"))):
+        compared = tracekit.compare(*sides, only=["steal.*"])
+        assert compared.exit_code == 1 and all(one.name.startswith("steal.") for one in compared.judgements)
+    limits = tmp_path / "limits.toml"
+    limits.write_text("nonsense = 1\n")
+    with pytest.raises(tracekit.InputError):
+        tracekit.compare(clean, wrong, thresholds=limits)
+    with pytest.raises(tracekit.InputError, match="no trace matches"):
+        tracekit.compare(clean, str(tmp_path / "none*.tkt"))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib import import_module
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tracekit.analyzers.compare import Comparison, expand
+from tracekit.analyzers.compare import compare as compare_traces
+from tracekit.analyzers.diff import diff as diff_traces
+from tracekit.analyzers.difference import Difference
+from tracekit.analyzers.thresholds import Thresholds, read_thresholds
 from tracekit.formats.errors import InputError, TraceVersionError
 from tracekit.formats.reader import Trace
 from tracekit.formats.writer import TraceWriter
@@ -15,7 +20,7 @@ from tracekit.recorder.scenario import SECTIONS, Scenario, read_scenario, scenar
 from tracekit.replay.divergence import Result
 from tracekit.replay.session import Replay, ReplayOptions, output_manifest, replay_to
 from tracekit.workbench.demo import bundled_guest
-from tracekit.workbench.many import ManyView, paths_of
+from tracekit.workbench.many import ManyView
 from tracekit.workbench.trace import TraceView
 
 Runs = str | Path | TraceView | ManyView | Iterable[str | Path | TraceView]
@@ -123,34 +128,42 @@ def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 def diff(
     a: str | Path | TraceView, b: str | Path | TraceView, *, ignore: Iterable[str] = (), tables: Iterable[str] | None = None
-) -> Any:
-    """Where two runs first differ and what differs after it, event by event; a `tracekit.analyzers.diff.Difference`.
+) -> Difference:
+    """Where two runs first differ, why, and what differs after it, event by event.
 
-    ignore: columns that are not compared. tables: only these. Errors: TraceError.
+    ignore: columns that are not compared. tables: only these. Errors: InputError where they cannot be compared; TraceError.
     """
-    mine, theirs = _traces([a]), _traces([b])
-    chosen = None if tables is None else tuple(tables)
-    return import_module("tracekit.analyzers.diff").diff(mine[0], theirs[0], ignore=tuple(ignore), tables=chosen)
+    with ExitStack() as stack:
+        mine, theirs = _traces(a, "a", stack), _traces(b, "b", stack)
+        return diff_traces(mine[0], theirs[0], ignore=ignore, tables=tables)
 
 
-def compare(a: Runs, b: Runs, *, thresholds: Any = None) -> Any:
-    """The metrics of two runs or sets of runs, and a verdict for each; a `tracekit.analyzers.compare.Comparison`.
+def compare(
+    a: Runs, b: Runs, *, thresholds: Thresholds | Path | str | None = None, only: Iterable[str] = (), parts: bool = False
+) -> Comparison:
+    """Whether the runs `b` are as good as the runs `a`: their metrics, and a verdict for each and for all.
 
-    a, b: a path, a pattern, a view, or several of them. thresholds: as `tracekit.analyzers.compare.compare` takes them.
-    Errors: TraceError, InputError.
+    a, b: a path, a folder of traces, a pattern, a view, or several of them. thresholds: a value or a TOML file. only: names or patterns of
+    the metrics that count. parts: sets also by vCPU, function, table. Errors: InputError where they cannot be compared; TraceError.
     """
-    mine, theirs = _traces(a), _traces(b)
-    more = () if thresholds is None else (thresholds,)
-    return import_module("tracekit.analyzers.compare").compare(mine, theirs, *more)
+    limits = read_thresholds(Path(thresholds)) if isinstance(thresholds, str | Path) else thresholds
+    with ExitStack() as stack:
+        mine, theirs = _traces(a, "a", stack), _traces(b, "b", stack)
+        return compare_traces(mine, theirs, limits, only=tuple(only), parts=parts)
 
 
-def _traces(runs: Runs) -> list[Trace]:
-    if isinstance(runs, TraceView):
-        return [runs.trace]
+def _traces(runs: Runs, side: str, stack: ExitStack) -> list[Trace]:
+    """The traces of a side; those that are opened here are closed with the stack. Errors: InputError, TraceError."""
+
+    def opened(path: Path) -> Trace:
+        trace = Trace.open(path)
+        stack.callback(trace.close)
+        return trace
+
     if isinstance(runs, ManyView):
-        return [Trace.open(path) for path in runs.paths]
-    listed: list[str | Path | TraceView] = [runs] if isinstance(runs, str | Path) else list(runs)
+        return [opened(path) for path in runs.paths]
+    listed: list[str | Path | TraceView] = [runs] if isinstance(runs, str | Path | TraceView) else list(runs)
     out: list[Trace] = []
     for one in listed:
-        out += [one.trace] if isinstance(one, TraceView) else [Trace.open(path) for path in paths_of([one])]
+        out += [one.trace] if isinstance(one, TraceView) else [opened(path) for path in expand([str(one)], side)]
     return out
