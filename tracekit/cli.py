@@ -12,6 +12,7 @@ import sys
 import traceback
 
 import click
+from click.shell_completion import CompletionItem
 
 from tracekit import __version__
 from tracekit.formats.errors import TracekitError
@@ -20,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "analyze": ("tracekit.analyzers.cli:analyze", "How true a guest's stolen time was, and which invariants are broken."),
     "baseline": ("tracekit.workbench.cli:baseline", "Keep the metrics of scenarios beside your code, and check them."),
     "compare": ("tracekit.analyzers.cli:compare", "Whether two runs, or sets of runs, are equally good: a verdict."),
+    "completion": ("tracekit.workbench.cli:completion", "Print the script that completes commands in bash, zsh or fish."),
     "demo": ("tracekit.workbench.cli:demo", "Record a bundled guest on a contended host, replay it, show its steal report."),
     "diff": ("tracekit.analyzers.cli:diff", "The first event in which two traces differ, why, and what differs after it."),
     "dump": ("tracekit.formats.cli:dump", "Print the rows of a table, or the console's bytes."),
@@ -51,6 +53,12 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command), COMMANDS[cmd_name]
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        commands = [
+            CompletionItem(name, help=COMMANDS[name][1]) for name in self.list_commands(ctx) if name.startswith(incomplete)
+        ]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
@@ -68,7 +76,7 @@ def group() -> None:
 def main() -> None:
     """Run the group. A TracekitError becomes one line and its exit code; nothing else but a finding exits with 1."""
     try:
-        code = group(standalone_mode=False)
+        code = group(standalone_mode=False, prog_name="tracekit")
         sys.stdout.flush()
     except click.exceptions.Exit as stop:
         code = stop.exit_code

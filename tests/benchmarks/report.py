@@ -29,7 +29,11 @@ def ragged(path: Path, rows: int) -> None:
     """Four vCPUs in turns of 1 us to 3 ms on one physical CPU; nobody asked for stolen time."""
     writer = long.TraceWriter(path, {**long.manifest(rows), "threads": long.manifest(rows)["threads"]})
     chance, now = random.Random(4), 0
-    run, preempt, slice_ = long.code("schedule.event", "run"), long.code("schedule.event", "preempt"), long.code("schedule.reason", "slice")
+    run, preempt, slice_ = (
+        long.code("schedule.event", "run"),
+        long.code("schedule.event", "preempt"),
+        long.code("schedule.reason", "slice"),
+    )
     for vcpu in range(long.VCPUS):
         writer.append("schedule", (0, vcpu, 0, vcpu, vcpu, "online", 0, None, "start"))
     count, who = rows // 2, 0
@@ -55,13 +59,17 @@ def ragged(path: Path, rows: int) -> None:
 def measure(trace: Path, page: Path) -> None:
     """Print what one report takes."""
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "tracekit.cli", "report", str(trace), "-o", str(page), "--force"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tracekit.cli", "report", str(trace), "-o", str(page), "--force"], stdout=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"report failed with exit code {process.returncode}")
     seconds, peak = time.monotonic() - start, usage.ru_maxrss / 1024
-    print(f"report   {seconds:6.1f} s, CPU {usage.ru_utime + usage.ru_stime:6.1f} s, peak {peak:,.0f} MiB, page {page.stat().st_size:,} bytes")
+    print(
+        f"report   {seconds:6.1f} s, CPU {usage.ru_utime + usage.ru_stime:6.1f} s, peak {peak:,.0f} MiB, page {page.stat().st_size:,} bytes"
+    )
     if CHROMIUM is None:
         print("browser  none here")
         return
@@ -70,7 +78,9 @@ def measure(trace: Path, page: Path) -> None:
         first = browser.run("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
         frame = browser.run(FRAMES)
         assert browser.said == [], browser.said
-    print(f"browser  first paint {first or 0:,.0f} ms, every plot drawn {drawn:,.0f} ms, a zoom {frame:,.0f} ms (median; software rendering)")
+    print(
+        f"browser  first paint {first or 0:,.0f} ms, every plot drawn {drawn:,.0f} ms, a zoom {frame:,.0f} ms (median; software rendering)"
+    )
 
 
 def main() -> None:

@@ -46,7 +46,12 @@ PROGRESS = click.Choice(["auto", "plain", "none"])
 @click.option("--neighbour", multiple=True, help="Load on the host: DUTY[:PERIOD][@PCPU], for example 50%:10ms@0. Repeatable.")
 @click.option("--profile", help="Whose hypervisor is modelled: kvm-5.5, kvm-5.10, kvm-6.4 or kvm (default, the newest).")
 @click.option("--publication", help="What counts as stolen: kvm (default), spec-min, xen or kvm-x86-suspend.")
-@click.option("--fault", multiple=True, help="Make the hypervisor wrong: a NAME of the catalogue or FILE.py:Class. Repeatable.")
+@click.option(
+    "--fault",
+    multiple=True,
+    help="Make the hypervisor wrong: a NAME of the catalogue or FILE.py:Class. Repeatable.",
+    shell_complete=lambda context, parameter, incomplete: [name for name in catalogue() if name.startswith(incomplete)],
+)
 @click.option("--pv-base", help="IPA of vCPU 0's stolen-time structure (default 0x90a0000, a page of its own).")
 @click.option("--seed", type=int, help="Seed of everything that is drawn (default 0).")
 @click.option("--capture", help="thin (default), writes or full.")

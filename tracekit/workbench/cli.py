@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import get_completion_class
 
 from tracekit.formats.errors import DiskError, InputError
 from tracekit.formats.units import format_ns
@@ -193,3 +194,17 @@ def check(
         if one.is_updated:
             click.echo(f"{folder / one.name}.json: updated", err=True)
     sys.exit(0 if update else max(one.comparison.exit_code for one in done))
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script that completes commands, options, tables, analyses and faults in SHELL.
+
+    For bash put `eval "$(tracekit completion bash)"` into ~/.bashrc, for zsh `eval "$(tracekit completion zsh)"` into ~/.zshrc; for fish
+    `tracekit completion fish > ~/.config/fish/completions/tracekit.fish`.
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None, shell
+    click.echo(kind(context.find_root().command, {}, "tracekit", "_TRACEKIT_COMPLETE").source())
