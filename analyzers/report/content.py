@@ -11,6 +11,7 @@ from tracekit.analyzers.analysis import Analysis, analyse
 from tracekit.analyzers.distribution import Distribution
 from tracekit.analyzers.events import RUNS, WAITS
 from tracekit.analyzers.findings import Finding
+from tracekit.analyzers.hypercalls import hypercalls
 from tracekit.analyzers.report import lanes
 from tracekit.analyzers.report.lanes import is_waiting
 from tracekit.analyzers.report.thinning import Thinned, thin
@@ -58,7 +59,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """One run. calls: columns function str, function_id, conduit str, calls, refused, position (of the first), vcpus str."""
+    """One run. calls: as `hypercalls.hypercalls`, and vcpus str, position u64 (of the first call)."""
 
     name: str
     manifest: dict[str, Any]
@@ -96,7 +97,7 @@ class Content:
 
 
 def content_of(trace: Trace, *, from_ns: int | None = None, to_ns: int | None = None, policy: str | None = None) -> Content:
-    """Everything, in three passes over the trace. from_ns, to_ns: what the timeline shows. Errors: InputError, TraceDamaged."""
+    """Everything, in several passes over the trace. from_ns, to_ns: what the timeline shows. Errors: InputError, TraceDamaged."""
     end_ns = int(trace.manifest["end"]["vtime_ns"])
     window = Window(from_ns or 0, end_ns if to_ns is None else min(to_ns, end_ns))
     if not 0 <= window.begin_ns < max(window.end_ns, 1):
@@ -178,31 +179,14 @@ def _row_of(trace: Trace, finding: Finding) -> tuple[tuple[str, Any], ...]:
 
 
 def _calls(trace: Trace) -> pl.DataFrame:
-    """Hypercalls by function. A call is refused where its answer is negative in the width of its convention."""
-    want = Want(("function_id", "function", "conduit", "ret0"))
-    rows = pl.concat(frames(trace, "hypercalls", want))
-    is_64 = pl.col("function_id") // (1 << 30) % 2 == 1
-    low = pl.col("ret0") % (1 << 32)
-    refused = (
-        pl.when(is_64)
-        .then((pl.col("ret0") >= 1 << 63) | (pl.col("ret0") >= 0xFFFF_FF00) & (pl.col("ret0") < 1 << 32))
-        .otherwise(low >= 1 << 31)
+    """Hypercalls by function: what `analyze hypercalls` says, and who made them."""
+    rows = pl.concat(frames(trace, "hypercalls", Want(("function_id",)))).filter(pl.col("vcpu").is_not_null())
+    counts = (
+        rows.group_by("function_id", "vcpu").agg(pl.len().alias("calls"), pl.col("position").min()).sort("function_id", "vcpu")
     )
-    by_vcpu = rows.group_by("function_id", "conduit", "vcpu").len().sort("vcpu", nulls_last=True)
-    text = pl.format("{}: {}", pl.col("vcpu").cast(pl.String).fill_null("board"), "len").str.join(", ").alias("vcpus")
-    by_vcpu = by_vcpu.group_by("function_id", "conduit").agg(text)
-    return (
-        rows.with_columns(refused=refused)
-        .group_by("function_id", "conduit")
-        .agg(
-            pl.col("function").first(),
-            pl.len().cast(pl.Int64).alias("calls"),
-            pl.col("refused").sum().cast(pl.Int64),
-            pl.col("position").min(),
-        )
-        .join(by_vcpu, on=["function_id", "conduit"])
-        .sort(["calls", "function_id", "conduit"], descending=[True, False, False])
-    )
+    text = pl.format("{}: {}", "vcpu", "calls").str.join(", ").alias("vcpus")
+    callers = counts.group_by("function_id", maintain_order=True).agg(text, pl.col("position").min())
+    return hypercalls(trace).join(callers, on="function_id", how="left", maintain_order="left")
 
 
 def _directives(trace: Trace) -> pl.DataFrame:

@@ -150,17 +150,15 @@ def _timeline(contents: list[Content]) -> Html:
                 sections.thinning(one),
             )
         )
-    tables = _each(
-        contents,
-        lambda one, run: tag(
-            "div",
-            tag("div", sections.waits(one, run)),
-            tag("div", sections.waited_for(one), sections.states(one)),
-            class_="tables",
-        ),
-    )
+    tables = _each(contents, _waits)
     span = tag("output", id="span", class_="span", aria_live="polite")
     return joined([tag("div", *controls, span, class_="controls"), sections.legend(contents), joined(plots), help_, tables])
+
+
+def _waits(content: Content, run: int) -> Html:
+    """The timeline's tables."""
+    small = tag("div", tag("div", sections.waited_for(content)), tag("div", sections.states(content)), class_="tables")
+    return joined([sections.waits(content, run), small])
 
 
 def _stolen(contents: list[Content]) -> Html:

@@ -234,13 +234,12 @@ def calls(content: Content) -> Html:
     """Hypercalls by function."""
     most = max(content.calls["calls"], default=1)
     rows = [
-        [one["function"] or "unknown", f"{one['function_id']:#010x}", one["conduit"],
-         _share(100 * one["calls"] / most, "run"),
-         one["calls"], one["refused"], one["vcpus"], one["position"]]
+        [one["function"] or "unknown", f"{one['function_id']:#010x}", _share(100 * one["calls"] / most, "run"), one["calls"], one["failures"],
+         _ns(one["cost_p50_ns"]), _ns(one["cost_max_ns"]), one["position"], one["vcpus"], one["results"]]
         for one in content.calls.iter_rows(named=True)
     ]  # fmt: skip
-    headers = ("function", "id", "by", "", "calls", "refused", "by vCPU", "first at position")
-    return table("Hypercalls by function", headers, rows, numeric=(4, 5, 7), empty="the guest made none")
+    headers = ("function", "id", "", "calls", "failures", "cost, median", "cost, most", "first at position", "by vCPU", "results")
+    return table("Hypercalls by function", headers, rows, numeric=(3, 4, 5, 6, 7), empty="the guest made none")
 
 
 def directives(content: Content) -> Html:

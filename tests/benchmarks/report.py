@@ -18,7 +18,7 @@ from pathlib import Path
 import analyze_schedule as long
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from browser import CHROMIUM, Browser  # noqa: E402 (tests/ has to be on the path)
+from browser import CHROMIUM, Browser
 
 FRAMES = """(async () => { const times = []; for (let one = 0; one < 20; one++) { const start = performance.now(); zoom(one % 2 ? 1.1 : 0.8);
   await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))); times.push(performance.now() - start); }

@@ -68,7 +68,8 @@ function drawCurves(element, colors) {
 async function drawBars(element, colors) {
   const run = DATA.runs[Number(element.dataset.run)];
   const kind = element.dataset.kind;
-  const view = await make("bars", element, Math.min(element.clientWidth, 90 + 84 * run.bars[kind].length), 190, colors, (datum) => [datum.text, `${datum.count.toLocaleString("en-US")} time${datum.count === 1 ? "" : "s"}`], "svg", { bins: run.bars[kind] });
+  element.style.maxWidth = `${Math.max(300, 90 + 84 * run.bars[kind].length)}px`;
+  const view = await make("bars", element, element.clientWidth, 190, colors, (datum) => [datum.text, `${datum.count.toLocaleString("en-US")} time${datum.count === 1 ? "" : "s"}`], "svg", { bins: run.bars[kind] });
   view.description(`Distribution of ${kind === "error" ? "errors" : "wake-up latencies"}. The table beside it has the percentiles.`);
   view.signal("fill", kind === "error" ? colors.lineTold : colors.states.woken);
   shared.views.push({ view, refresh: () => Promise.resolve() });
