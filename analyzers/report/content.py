@@ -118,7 +118,7 @@ def content_of(trace: Trace, *, from_ns: int | None = None, to_ns: int | None = 
     marks = [one.vtime_ns for one in analysis.findings]
     if analysis.steal.worst is not None:
         marks.append(analysis.steal.worst.vtime_ns)
-    thinned = thin(inside, marks, vcpus + _pcpus(trace.manifest, inside), window.begin_ns, max(window.end_ns, 1))
+    thinned = thin(inside, marks, window.begin_ns, max(window.end_ns, 1))
     directives = _directives(trace)
     return Content(
         str(trace.path), trace.manifest, analysis, window, thinned, _blame(thinned.kept, pieces), spent,

@@ -18,7 +18,7 @@ PIECES_MAX = 12_000  # of a run, exactly
 LONGEST = 20  # of each thread and state, always
 AROUND = 12  # of each thread on either side of each marked time, always
 BINS_MAX = 4_096  # of a lane
-BINS_TOTAL = 98_304  # of a run: lanes * bins
+BINS_TOTAL = 262_144  # of a run: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +39,25 @@ class Thinned:
 def thin(
     pieces: pl.DataFrame,
     marks_ns: list[int],
-    lanes: int,
     begin_ns: int,
     end_ns: int,
     *,
     pieces_max: int = PIECES_MAX,
     bins_max: int = BINS_MAX,
 ) -> Thinned:
-    """lanes: how many there will be; marks_ns: times around which everything is kept. pieces: all of [begin_ns, end_ns), sorted as made."""
+    """marks_ns: times around which everything is kept. pieces: all of [begin_ns, end_ns), sorted as made."""
     if pieces.height <= pieces_max:
         return Thinned(pieces, pieces.height, 0, {}, {})
     keep = _kept(pieces, marks_ns, pieces_max)
-    count = max(64, min(bins_max, BINS_TOTAL // max(lanes, 1)))
+    ran = pieces.filter(pl.col("state").is_in(list(RUNS)), pl.col("pcpu").is_not_null()).sort("pcpu", "thread", "start_ns")
+    rows = pieces.select("thread", "state").n_unique() + ran.select("pcpu", "thread").n_unique()
+    count = max(64, min(bins_max, BINS_TOTAL // rows))
     bin_ns = max(1, -(-(end_ns - begin_ns) // count))
     edges = pl.Series([begin_ns + bin_ns * index for index in range(-(-(end_ns - begin_ns) // bin_ns) + 1)], dtype=pl.Int64)
     vcpus: dict[int, dict[str, str]] = {}
     pcpus: dict[int, dict[int, str]] = {}
     for (thread, state), group in pieces.group_by("thread", "state", maintain_order=True):
         vcpus.setdefault(int(str(thread)), {})[str(state)] = _shares(group, edges, bin_ns)
-    ran = pieces.filter(pl.col("state").is_in(list(RUNS)), pl.col("pcpu").is_not_null()).sort("pcpu", "thread", "start_ns")
     for (pcpu, thread), group in ran.group_by("pcpu", "thread", maintain_order=True):
         pcpus.setdefault(int(str(pcpu)), {})[int(str(thread))] = _shares(group, edges, bin_ns)
     return Thinned(pieces.filter(keep), pieces.height, bin_ns, vcpus, pcpus)

@@ -117,7 +117,7 @@ def pieces_schema() -> list[tuple[str, Any]]:
 def test_few_pieces_are_all_kept() -> None:
     """Nothing is merged that need not be."""
     pieces = many(100)
-    thinned = thin(pieces, [], 3, 0, 1000, pieces_max=200)
+    thinned = thin(pieces, [], 0, 1000, pieces_max=200)
     assert thinned.bin_ns == 0 and thinned.kept.equals(pieces) and thinned.vcpus == {}
 
 
@@ -126,7 +126,7 @@ def test_thinning_keeps_extremes_and_what_lies_around_findings() -> None:
     pieces = many(4000)
     end_ns = int(pieces["end_ns"].max())  # type: ignore[arg-type]
     mark = 20_005
-    thinned = thin(pieces, [mark], 3, 0, end_ns, pieces_max=300, bins_max=512)
+    thinned = thin(pieces, [mark], 0, end_ns, pieces_max=300, bins_max=512)
     assert thinned.total == 8000 and 0 < thinned.kept.height <= 300 and thinned.bin_ns > 10
     longest = thinned.kept.filter(pl.col("end_ns") - pl.col("start_ns") == 35)
     assert longest.height == 4 and LONGEST >= 4
@@ -145,7 +145,7 @@ def test_a_share_that_is_not_nothing_is_never_0() -> None:
     """A wait of 1 ns in a bin of 2 us is still there."""
     pieces = many(4000)
     short = pieces.with_columns(end_ns=pl.when(pl.col("state") == "wait").then(pl.col("start_ns") + 1).otherwise("end_ns"))
-    thinned = thin(short, [], 3, 0, 40_050, pieces_max=300, bins_max=512)
+    thinned = thin(short, [], 0, 40_050, pieces_max=300, bins_max=512)
     share = base64.b64decode(thinned.vcpus[0]["wait"])
     assert min(share[:-1]) >= 1
 
@@ -153,8 +153,8 @@ def test_a_share_that_is_not_nothing_is_never_0() -> None:
 def test_thinning_does_not_depend_on_chance() -> None:
     """Of pieces of one length either all are kept or none."""
     pieces = many(4000)
-    kept = thin(pieces, [], 3, 0, 40_050, pieces_max=300, bins_max=512).kept
-    assert kept.equals(thin(pieces.clone(), [], 3, 0, 40_050, pieces_max=300, bins_max=512).kept)
+    kept = thin(pieces, [], 0, 40_050, pieces_max=300, bins_max=512).kept
+    assert kept.equals(thin(pieces.clone(), [], 0, 40_050, pieces_max=300, bins_max=512).kept)
     extremes = 4 * LONGEST
     assert kept.height == extremes
 
