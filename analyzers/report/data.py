@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import polars as pl
@@ -61,14 +62,15 @@ def _pieces(content: Content) -> dict[str, Any]:
 
 
 def _marks(content: Content) -> list[dict[str, Any]]:
-    """Findings, then what was done from outside."""
-    marks = [
-        {
-            "kind": "finding", "at": shown.finding.vtime_ns, "vcpu": shown.finding.vcpu, "title": f"{shown.finding.invariant} is broken",
-            "lines": [f"expected {shown.finding.expected}", f"found {shown.finding.found}"], "position": f"{shown.finding.position:,}",
-        }
-        for shown in content.findings
-    ]  # fmt: skip
+    """Findings (those of one place together), then what was done from outside."""
+    marks: list[dict[str, Any]] = []
+    for (at, vcpu, position), group in groupby(
+        content.findings, key=lambda one: (one.finding.vtime_ns, one.finding.vcpu, one.finding.position)
+    ):
+        found = [one.finding for one in group]
+        lines = [f"{one.invariant}: expected {one.expected}; found {one.found}" for one in found]
+        title = f"{', '.join(one.invariant for one in found)} {'is' if len(found) == 1 else 'are'} broken"
+        marks.append({"kind": "finding", "at": at, "vcpu": vcpu, "title": title, "lines": lines, "position": f"{position:,}"})
     for row in content.directives.iter_rows(named=True):
         lines = [] if not row["result"] else [f"result {row['result']}"]
         if row["kind"] == "vmm" and row["value"] is not None:

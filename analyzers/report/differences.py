@@ -127,7 +127,7 @@ def metrics(found: Comparison) -> Html:
             one.key,
             *(shown.replace(" us", " µs") for shown in (side(one.a, one.unit), side(one.b, one.unit), change(one))),
             one.verdict,
-            one.why,
+            tag("span", one.why, class_="prose"),
         ]
         for one in rows[:METRICS_MAX]
     ]

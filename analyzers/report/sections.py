@@ -31,6 +31,8 @@ def verdict(content: Content) -> Html:
         else "no invariant broken"
     )
     error = f"greatest error {duration(steal.error_ns)}" if steal.error_ns else "no error in any published or read stolen time"
+    if not steal.vcpus["epochs"].sum():
+        error = "the guest never asked for its stolen time"
     early = f"; {analysis.scope.early}" if analysis.scope.early else ""
     mark = tag("span", "✓" if is_good else "✗", class_="mark", aria_hidden="true")
     word = tag("strong", "Good" if is_good else "Finding")
@@ -171,7 +173,7 @@ def findings(content: Content, run: int) -> Html:
 def _finding(content: Content, shown: Shown, run: int) -> Html:
     one = shown.finding
     who = f", vCPU {one.vcpu}" if one.vcpu is not None else ""
-    more = f" {one.count - 1:,} more rows break it." if one.count > 1 else ""
+    more = f" {counted(one.count - 1, 'more row')} break{'s' if one.count == 2 else ''} it." if one.count > 1 else ""
     title = tag(
         "h4", tag("span", one.invariant, class_="badge"), " ", wording.INVARIANTS.get(one.invariant, "an invariant is broken")
     )
@@ -190,7 +192,9 @@ def _finding(content: Content, shown: Shown, run: int) -> Html:
 
 def _cell(name: str, value: Any) -> Any:
     if isinstance(value, bytes):
-        return value[:32].hex() + ("…" if len(value) > 32 else "")
+        if name == "data":  # what a guest printed, as it would stand in a program
+            return repr(value[:120])[2:-1] + ("…" if len(value) > 120 else "")
+        return value.hex()
     if isinstance(value, int) and name in (
         "ipa",
         "pc",
@@ -235,7 +239,7 @@ def calls(content: Content) -> Html:
     most = max(content.calls["calls"], default=1)
     rows = [
         [one["function"] or "unknown", f"{one['function_id']:#010x}", _share(100 * one["calls"] / most, "run"), one["calls"], one["failures"],
-         _ns(one["cost_p50_ns"]), _ns(one["cost_max_ns"]), one["position"], one["vcpus"], one["results"]]
+         _ns(one["cost_p50_ns"]), _ns(one["cost_max_ns"]), one["position"], one["vcpus"], tag("span", one["results"], class_="prose")]
         for one in content.calls.iter_rows(named=True)
     ]  # fmt: skip
     headers = ("function", "id", "", "calls", "failures", "cost, median", "cost, most", "first at position", "by vCPU", "results")

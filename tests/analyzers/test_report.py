@@ -15,6 +15,7 @@ from handmade import Handmade
 from support import busy_host, environment, recorded, tracekit
 
 from tracekit.analyzers.report.content import content_of
+from tracekit.analyzers.report.data import data_of
 from tracekit.analyzers.report.histogram import Bin, aligned, histogram
 from tracekit.analyzers.report.lanes import occupants, pieces_of, states_over, waited_for, wakeup_latencies
 from tracekit.analyzers.report.make import page_of
@@ -225,6 +226,28 @@ def test_findings_come_with_their_row_and_command(tmp_path: Path) -> None:
     shown = {one.finding.invariant: dict(one.row) for one in content.findings}
     assert shown["S4"]["position"] == told > at and shown["S4"]["stolen_ns"] == 25
     assert f"tracekit dump {path} pvtime --from {told} --to {told + 1}" in page_of([path])
+
+
+def test_findings_of_one_place_are_one_mark(tmp_path: Path) -> None:
+    """Marks that lie on each other would hide each other."""
+    made = Handmade(1).begin()
+    made.schedule(0, 0, "run", "start")
+    made.enable(5, 0)
+    for now, told in ((30, 20), (60, 5)):  # the second one steps back
+        made.schedule(now - 20, 0, "preempt", "slice")
+        made.schedule(now, 0, "run", "slice")
+        made.publish(now, 0, told)
+    made.end_ns = 100
+    content = content_of(Trace.open(made.write(tmp_path / "a.tkt")))
+    assert len(content.findings) > 1
+    marks = [one for one in data_of(content, [], [])["marks"] if one["kind"] == "finding"]
+    assert [(one["at"], one["title"]) for one in marks] == [(60, "S1, S2, S4 are broken")] and len(marks[0]["lines"]) == 3
+
+
+def test_nobody_asked(tmp_path: Path) -> None:
+    """It is not said to be right what nobody was told."""
+    page = page_of([handmade(tmp_path / "a.tkt").path])
+    assert "the guest never asked for its stolen time" in page and "no error in any published" not in page
 
 
 def test_window(tmp_path: Path) -> None:
