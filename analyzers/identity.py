@@ -13,7 +13,7 @@ class Identity:
     """conditions: what must agree, seed apart, for two runs to be runs of one scenario: guest (images by hash, command line), machine, time,
     host, inputs, limits. hypervisor: what is put to the test (profile, publication, faults, ...); capture: what was written down.
 
-    The device tree follows from the rest and the seed. Names of files, capture and the engine's mode change nothing that happens.
+    A trace whose manifest has no scenario is like no other one. The device tree follows from the rest and the seed. Names of files, capture and the engine's mode change nothing that happens.
     """
 
     path: str
@@ -52,6 +52,7 @@ def identity(trace: Trace) -> Identity:
             "host": scenario.get("host"),
             "inputs": scenario.get("inputs"),
             "limits": some("max_vtime_ns", "max_instructions", "panic_text"),
+            "scenario": None if scenario else f"not in the manifest ({manifest['digest'][:12]})",
         },
         hypervisor=scenario.get("hypervisor"),
         capture=some("capture", "watches"),

@@ -71,9 +71,7 @@ def _spread(name: str, better: Better, means: str) -> tuple[Kind, ...]:
 _KINDS = (
     Kind("run.end", "word", "none", "how the run ended (`power_off`, `panic`, ...)"),
     Kind("run.powered_off", "bool", "higher", "1 where the guest powered off by itself"),
-    Kind("run.instructions", "instructions", "lower", "instructions up to the guest's power-off", is_of_guest=True),
-    Kind("run.vtime_ns", "ns", "lower", "virtual time up to the guest's power-off", is_of_guest=True),
-    Kind("console.sha256", "sha256", "none", "the console's bytes, all vCPUs together in the trace's order", is_of_guest=True),
+    Kind("findings", "count", "lower", "rows that break an invariant", "invariant"),
     Kind("steal.total_ns", "ns", "lower", "stolen time of the whole run by the policy's formula, from the schedule", "vcpu"),
     Kind("steal.true_ns", "ns", "none", "what the structures must hold at the end: since PV_TIME_ST, up to the last guest entry", "vcpu"),
     Kind("steal.told_ns", "ns", "none", "what they hold at the end", "vcpu"),
@@ -85,6 +83,9 @@ _KINDS = (
     Kind("steal.entries", "count", "none", "guest entries at which the structure was due", "vcpu"),
     Kind("steal.missing", "count", "lower", "guest entries without the update that was due", "vcpu"),
     Kind("steal.reads", "count", "none", "reads of the own structure", "vcpu", is_of_guest=True),
+    Kind("console.sha256", "sha256", "none", "the console's bytes, all vCPUs together in the trace's order", is_of_guest=True),
+    Kind("run.instructions", "instructions", "lower", "instructions up to the guest's power-off", is_of_guest=True),
+    Kind("run.vtime_ns", "ns", "lower", "virtual time up to the guest's power-off", is_of_guest=True),
     Kind("life.run_ns", "ns", "none", "time on a physical CPU", "vcpu"),
     Kind("life.wait_ns", "ns", "lower", "time in which the vCPU could have run and waited", "vcpu"),
     Kind("life.block_ns", "ns", "none", "time asleep, paused, suspended or off", "vcpu"),
@@ -97,7 +98,6 @@ _KINDS = (
     Kind("hypercalls.count", "count", "none", "hypercalls", "function", is_of_guest=True),
     Kind("hypercalls.refused", "count", "lower", "hypercalls answered by NOT_SUPPORTED (-1)", "function", is_of_guest=True),
     Kind("hypercalls.cost_ns", "ns", "lower", "what the host's model charged for them (`exit_cost`)", "function", is_of_guest=True),
-    Kind("findings", "count", "lower", "rows that break an invariant", "invariant"),
     Kind("trace.rows", "count", "none", "rows", "table"),
     Kind("trace.bytes", "bytes", "lower", "size on disk; depends on the zstd that wrote it", "table", is_portable=False),
 )  # fmt: skip

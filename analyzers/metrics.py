@@ -51,7 +51,7 @@ class _Calls:
 
 
 def metrics(trace: Trace, *, policy: str | None = None, rows: int = WINDOW_ROWS) -> list[Metric]:
-    """Every metric that a trace has, whole runs before parts, in the catalogue's order.
+    """Every metric that a trace has, of the whole run before that of its parts.
 
     policy: whose formula is the true stolen time (default: the recorded one). rows: about how many rows are in memory at a time.
     Errors: TraceDamaged.

@@ -42,7 +42,7 @@ def summary(one: Comparison) -> str:
     """The verdict with its counts: `worse: 3 of 120 metrics worse, 1 better, 116 same`."""
     counts = [(verdict, len(one.of(verdict))) for verdict in ORDER]
     parts = [f"{count} {verdict}" for verdict, count in counts if count]
-    worse = ", ".join(row.key for row in one.of("worse")[:5])
+    worse = ", ".join(dict.fromkeys(row.name for row in one.of("worse")))
     return f"verdict: {one.verdict} ({', '.join(parts)} of {len(one.judgements)} metrics{'; worse: ' + worse if worse else ''})"
 
 

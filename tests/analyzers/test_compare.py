@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from fault_metrics import TABLE, clean_run, compared, lines_of, row, wrong_run
+from random_trace import RandomTrace
 from support import busy_host, scenario, tracekit
 
 from tracekit.analyzers.compare import Comparison, compare, expand
 from tracekit.analyzers.metric import CATALOGUE
 from tracekit.analyzers.thresholds import Thresholds, parse_thresholds, read_thresholds
 from tracekit.formats.errors import InputError
+from tracekit.formats.manifest import encode
 from tracekit.formats.reader import Trace
 from tracekit.recorder.faults import catalogue, load_fault
 from tracekit.recorder.record import record
@@ -313,6 +315,26 @@ def test_a_recovered_trace(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="recovered, it ends at position"):
         sides([folder / "clean.tkt"], [saved])
     assert sides([saved], [saved]).verdict == "same"
+
+
+def test_a_trace_without_a_scenario(tmp_path: Path) -> None:
+    """Nobody knows whether two such are runs of one scenario; only of itself."""
+    for name, made in (("a", RandomTrace(1, "kvm")), ("b", RandomTrace(2, "kvm"))):
+        made.trace.write(tmp_path / f"{name}.tkt")
+    a, b = tmp_path / "a.tkt", tmp_path / "b.tkt"
+    if "scenario" in Trace.open(a).manifest:
+        for path in (a, b):
+            strip(path)
+    assert sides([a], [a]).verdict == "same"
+    done = sides([a], [b])
+    assert done.verdict == "inconclusive" and "scenario not in the manifest" in done.rule
+
+
+def strip(path: Path) -> None:
+    """The manifest without its scenario."""
+    raw = json.loads((path / "trace.json").read_text())
+    raw.pop("scenario")
+    (path / "trace.json").write_bytes(encode({key: value for key, value in raw.items() if key not in ("digest", "format")}))
 
 
 def test_metrics_are_listed() -> None:

@@ -1,4 +1,4 @@
-"""Time and peak memory of `tracekit analyze` on a long schedule: python tests/benchmarks/analyze_schedule.py [--rows 10000000].
+"""Time and peak memory of `tracekit analyze` and `tracekit compare` on a long schedule: python tests/benchmarks/analyze_schedule.py [--rows 10000000].
 
 The trace is made, not recorded: vCPUs take turns on one physical CPU, every guest entry stores and publishes what was stolen, exactly.
 """
@@ -109,7 +109,9 @@ def make(path: Path, rows: int) -> None:
 
 def main() -> None:
     """Print seconds and peak memory of each analysis."""
-    parser = argparse.ArgumentParser(description="Time and peak memory of `tracekit analyze` on a long schedule.")
+    parser = argparse.ArgumentParser(
+        description="Time and peak memory of `tracekit analyze` and `tracekit compare` on a long schedule."
+    )
     parser.add_argument("--rows", type=int, default=10_000_000, help="rows of `schedule`")
     parser.add_argument("--keep", type=Path, help="make the trace here and keep it")
     options = parser.parse_args()
@@ -119,18 +121,18 @@ def main() -> None:
             start = time.monotonic()
             make(path, options.rows)
             print(f"made {options.rows:,} rows of schedule in {time.monotonic() - start:.1f} s")
-        for names in (["invariants"], ["steal"], [], ["runtime"], ["hypercalls"]):
+        commands = [["analyze", str(path), *names] for names in (["invariants"], ["steal"], [], ["runtime"], ["hypercalls"])]
+        for words in (*commands, ["compare", str(path), str(path)]):
             start = time.monotonic()
-            command = [sys.executable, "-m", "tracekit.cli", "analyze", str(path), *names, "--json"]
+            command = [sys.executable, "-m", "tracekit.cli", *words, "--json"]
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
-                sys.exit(f"analyze failed with exit code {process.returncode}")
+                sys.exit(f"{words[0]} failed with exit code {process.returncode}")
             seconds, peak = time.monotonic() - start, usage.ru_maxrss / 1024
-            print(
-                f"analyze {' '.join(names) or 'both':<12} {seconds:6.1f} s, CPU {usage.ru_utime + usage.ru_stime:6.1f} s, peak {peak:,.0f} MiB"
-            )
+            told = " ".join([words[0], *(word for word in words[1:] if word != str(path))])
+            print(f"{told:<20} {seconds:6.1f} s, CPU {usage.ru_utime + usage.ru_stime:6.1f} s, peak {peak:,.0f} MiB")
 
 
 if __name__ == "__main__":
