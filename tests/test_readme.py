@@ -1,4 +1,7 @@
-"""README.md "From a changed run to its cause": every command gives, in an empty folder, what stands below it."""
+"""README.md "From a changed run to its cause": every command gives, in an empty folder, what stands below it.
+
+`python tests/test_readme.py` writes what the commands say now.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -111,3 +116,19 @@ def test_completion() -> None:
     assert told is not None
     done = run(told[1], REPOSITORY)
     assert done.returncode == 0 and "_tracekit_completion() {" in done.stdout
+
+
+def main() -> None:
+    """Run every command, write what it says below it."""
+    text = README
+    with tempfile.TemporaryDirectory() as scratch:
+        for (kind, commands), (below, before) in pairwise(BLOCKS):
+            if kind == "sh":
+                told = "".join(run(line, Path(scratch)).stdout for line in lines_of(commands))
+                if below == "":
+                    text = text.replace(f"```sh\n{commands}```\n```\n{before}```", f"```sh\n{commands}```\n```\n{told}```")
+    (REPOSITORY / "README.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
