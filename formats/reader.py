@@ -13,7 +13,7 @@ import zstandard
 from tracekit.formats import arrow
 from tracekit.formats import manifest as manifests
 from tracekit.formats.arrow import Row
-from tracekit.formats.errors import NotATraceError, TraceDamaged, TraceIncompleteError
+from tracekit.formats.errors import InputError, NotATraceError, TraceDamaged, TraceIncompleteError
 from tracekit.formats.tables import TABLES
 from tracekit.formats.writer import IMAGES, PARTIAL_SUFFIX, partial_path
 
@@ -94,6 +94,8 @@ class PackedStore:
     def read(self, name: str, offset: int, length: int) -> bytes:
         """A range of an entry; shorter where it ends."""
         start, size = self._entries[name]
+        if self._file.closed:
+            raise InputError(f"{self.path}: the trace was closed")
         self._file.seek(start + offset)
         return self._file.read(max(0, min(length, size - offset)))
 

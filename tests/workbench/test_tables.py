@@ -102,8 +102,12 @@ def test_tables_are_the_trace(run: Path, name: str, verify: str) -> None:
             assert frame.collect().to_dicts() == rows(run, table), table
             assert frame.select(pl.len()).collect().item() == len(rows(run, table))
             assert frame.select("vcpu").collect().columns == ["vcpu"]
+        late = t.schedule
     with pytest.raises(tracekit.InputError, match="was closed"):
         t.schedule.collect()
+    if name == "packed.tkt":
+        with pytest.raises(tracekit.InputError, match="was closed"):
+            late.collect()
 
 
 def test_what_is_not_there(run: Path, tmp_path: Path) -> None:
