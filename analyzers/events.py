@@ -131,8 +131,8 @@ def _writes(rows: pl.DataFrame, places: Places) -> list[pl.DataFrame]:
     rows = places.with_base(rows).filter(
         (pl.col("begin") == begin) & (pl.col("ipa") < begin + STRUCTURE_SIZE) & (pl.col("ipa") + pl.col("size") > begin)
     )
-    offset = pl.col("ipa").cast(pl.Int64) - begin.cast(pl.Int64)
-    rows = rows.with_columns(reaches_total=(offset < 16) & (offset + pl.col("size").cast(pl.Int64) > 8), reaches_head=offset < 8)
+    offset = pl.col("ipa").cast(pl.Int128) - begin.cast(pl.Int128)
+    rows = rows.with_columns(reaches_total=(offset < 16) & (offset + pl.col("size") > 8), reaches_head=offset < 8)
     is_guest = pl.col("origin") == "guest"
     is_whole = (pl.col("writer") == pl.col("vcpu")).fill_null(False) & (pl.col("size") == 8) & (offset == 8)
     event = pl.when(is_guest).then(pl.lit("touch")).when(is_whole).then(pl.lit("store")).otherwise(pl.lit("odd"))

@@ -13,6 +13,7 @@ from tracekit.formats.tables import MAJOR, MINOR, TABLES
 NAME = "trace.json"
 FORMAT = "tracekit-trace"
 MANIFEST_BYTES_MAX = 64 << 20
+VCPUS_MAX = 1 << 16  # the column vcpu is u16
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -91,10 +92,40 @@ def check(manifest: Mapping[str, Any], where: str) -> None:
         for index, thread in enumerate(manifest["threads"]):
             if thread["thread"] != index or thread["kind"] not in ("vcpu", "neighbour", "vmm"):
                 raise ValueError(f"thread {index}")
+        _check_description(manifest)
     except TraceDamaged:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise TraceDamaged(f"{where}: the manifest has not the form it must have ({error})") from None
+
+
+def _check_description(manifest: Mapping[str, Any]) -> None:
+    """What is said of machine and scenario, where it is said at all."""
+    for key in ("machine", "scenario", "engine", "producer", "recovered"):
+        _kind(manifest, key, dict)
+    machine, scenario = manifest.get("machine", {}), manifest.get("scenario", {})
+    for key in ("vcpus", "ram_base", "ram_size", "exit_cost_ns"):
+        if key in machine:
+            _natural(machine[key])
+    if "vcpus" in machine and not 1 <= machine["vcpus"] <= VCPUS_MAX:
+        raise ValueError(f"{machine['vcpus']} vCPUs")
+    for key in ("segments", "reserved", "pv_structures"):
+        _kind(machine, key, list)
+    for segment in machine.get("segments", ()):
+        _natural(segment["ipa"]), _natural(segment["size"]), str(segment["image"])
+    for ipa, size in machine.get("reserved", ()):
+        _natural(ipa), _natural(size)
+    for ipa in machine.get("pv_structures", ()):
+        _natural(ipa)
+    for key in ("host", "hypervisor"):
+        _kind(scenario, key, dict)
+    if "pcpus" in scenario.get("host", {}):
+        _natural(scenario["host"]["pcpus"])
+
+
+def _kind(table: Mapping[str, Any], key: str, kind: type) -> None:
+    if not isinstance(table.get(key, kind()), kind):
+        raise TypeError(f"{key} is no {'object' if kind is dict else 'list'}")
 
 
 def _natural(value: Any) -> int:

@@ -228,6 +228,9 @@ class Trace:
         batch = arrow.decode_batch(name, self._prelude(name), raw)
         if batch.num_rows != entry["rows"]:
             raise TraceDamaged(f"{where}: {batch.num_rows} rows instead of {entry['rows']}")
+        latest_ns = arrow.first_last(batch)["vtime_ns"][1] if batch.num_rows else 0
+        if latest_ns >= 1 << 63:
+            raise TraceDamaged(f"{where}: a time of {latest_ns} ns; every time is below 2^63 ns")
         return batch
 
     def rows(self, name: str) -> Iterator[Row]:

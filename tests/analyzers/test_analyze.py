@@ -8,14 +8,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from handmade import Handmade
+from handmade import ST, Handmade
 from support import busy_host, files_of, recorded, tracekit
 
 from tracekit.analyzers.analysis import analyse
 from tracekit.analyzers.distribution import Distribution
 from tracekit.analyzers.steal import per_vcpu, publications, reads
 from tracekit.analyzers.timeline import over
-from tracekit.formats.errors import InputError
+from tracekit.formats.errors import InputError, TraceDamaged
 from tracekit.formats.pack import pack
 from tracekit.formats.reader import Trace
 from tracekit.formats.recovery import recover
@@ -218,6 +218,49 @@ def test_damage_is_trouble_and_what_is_left_is_analysed(tmp_path: Path) -> None:
     assert "recovered" in found["end"]["early"] and found["end"]["missing"]
     text = tracekit("analyze", tmp_path / "b.tkt").stdout.splitlines()
     assert text[0].startswith("analysed up to position") and "recovered" in text[0] and "missing: " in text[1]
+
+
+@pytest.mark.parametrize(
+    ("machine", "scenario", "says"),
+    [
+        ([], None, "machine is no object"), ({"vcpus": None}, None, "None is no count"), ({"vcpus": 1 << 70}, None, "is no count"),
+        ({"vcpus": 1 << 20}, None, "1048576 vCPUs"), ({"segments": [[1]]}, None, "the form"),
+        ({"segments": [{"ipa": "x", "size": 1, "image": ""}]}, None, "'x' is no count"),
+        ({"reserved": [None]}, None, "the form"), ({"pv_structures": None}, None, "pv_structures is no list"),
+        (None, [], "scenario is no object"), (None, {"hypervisor": "kvm"}, "hypervisor is no object"),
+        (None, {"host": {"pcpus": []}}, r"\[\] is no count"),
+    ],
+)  # fmt: skip
+def test_a_description_of_another_form(tmp_path: Path, machine: Any, scenario: Any, says: str) -> None:
+    """A manifest that somebody else wrote, digest and all, is trouble with a name, not an internal error."""
+    trace = Handmade(1)
+    if machine is not None:
+        trace.manifest["machine"] = {**trace.manifest["machine"], **machine} if machine else machine
+    if scenario is not None:
+        trace.manifest["scenario"] = scenario
+    with pytest.raises(TraceDamaged, match=says):
+        Trace.open(trace.begin().write(tmp_path / "a.tkt"))
+
+
+def test_a_time_that_is_none(tmp_path: Path) -> None:
+    """Beyond 2^63 ns, in any table: damage that names the batch."""
+    for table in ("schedule", "hypercalls", "directives"):
+        trace = Handmade(1).begin()
+        trace.enable(5, 0)
+        trace.rows[table][-1]["vtime_ns"] = 1 << 63
+        with pytest.raises(TraceDamaged, match=rf"{table}.arrow: batch 0 .* a time of 9223372036854775808 ns"):
+            analyse(Trace.open(trace.write(tmp_path / table)), ("steal", "invariants"))
+
+
+def test_a_structure_at_the_end_of_addresses(tmp_path: Path) -> None:
+    """Above 2^63, where no i64 reaches: as an answer it is an error, so that nobody listens, and a store there is nobody's business."""
+    base = (1 << 64) - 128
+    trace = Handmade(1)
+    trace.directive("slot_add", 0, ipa=base, size=128)
+    trace.begin([base]).call(5, 0, ST, 0, base)
+    trace.schedule(5, 0, "run", "start")
+    trace.store(10, 0, base + 8, 7, cause=None)
+    assert analyse(Trace.open(trace.write(tmp_path / "a.tkt")), ("invariants",)).findings == []
 
 
 def test_a_run_that_ended_early_is_marked(tmp_path: Path) -> None:
