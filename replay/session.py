@@ -288,6 +288,11 @@ class Replay:
             state, sgis = self._snapshots[value]
             self.board.roll_back(state)
             self._sgis = list(sgis)
+        elif kind == "reset" and event.row[3] is not None:
+            if event.row[3] >= self.board.config.vcpu_count:
+                raise TraceDamaged(f"{self._trace.path}: directives: a reset of vCPU {event.row[3]}, which there is not")
+            with self.board.at(event.row[0], event.row[2]):
+                self.board.power_on(event.row[3], self._entry, self._x0)
         elif kind == "reset":
             self.board.reset(self._images(), self._entry, self._x0)
             self._sgis.clear()

@@ -92,6 +92,22 @@ def test_reset(tmp_path: Path) -> None:
     assert console(path).count("PASS") == 1
 
 
+def test_reset_of_a_vcpu(tmp_path: Path) -> None:
+    """One begins again at the image's entry and the others go on; its IPA survives, and one that was off is on (docs/pvtime.md 3.10)."""
+    for at_ns, was_online in ((6 * MS, True), (10, False)):
+        path = life(tmp_path / f"{at_ns}.tkt", "steal", Directive(at_ns, "reset", vcpu=1, duration_ns=MS))
+        (reset,) = told(path, "reset")
+        assert reset["vcpu"] == 1
+        place = reset["position"], reset["sequence"]
+        survived = [row for row in told(path, "attribute_get") if (row["position"], row["sequence"]) > place]
+        assert [(row["vcpu"], row["value"]) for row in survived] == [(1, PAGE + 64)]
+        after = [row for row in rows(path, "hypercalls") if row["position"] >= reset["position"] and row["vcpu"] == 1]
+        assert after[0]["pc"] == min(row["pc"] for row in after) and "PSCI_VERSION" in {row["function"] for row in after}
+        events = [row["event"] for row in rows(path, "schedule") if row["vcpu"] == 1 and row["vtime_ns"] <= reset["vtime_ns"]]
+        assert ("online" in events) == was_online
+        assert "resume" in {row["event"] for row in rows(path, "schedule") if row["vcpu"] == 1}
+
+
 def test_slots(tmp_path: Path) -> None:
     """A slot that is away takes no update, one that is read-only neither; what fails says so (docs/pvtime.md 3.5, 8.1e)."""
     path = life(

@@ -154,6 +154,16 @@ SCENARIOS = {
     "[host]\nneighbours = ['0%']": (2, "duty must be above 0%"),
     "seed = -1": (1, "from 0 to"),
     "guest = ": (1, "not TOML"),
+    "[guest]\nappend = 'caf\u00e9'": (2, "printable ASCII is needed"),
+    '[guest]\nimage = "a\\u0000b"': (2, "there is a NUL in it"),
+    "[host]\nslice = 1.5": (2, "host.slice = 1.5: must be text"),
+    "[[host.directives]]\nkind = 'pause'\nat = 1152921504606846977": (3, "must be from 0 to 1152921504606846976 ns"),
+    "[[host.neighbours]]\nweight = 'much'": (2, "host.neighbours.weight = 'much': must be a whole number"),
+    "[[host.neighbours]]\npcpu = 0.0": (2, "host.neighbours.pcpu = 0.0: must be a whole number"),
+    "[[host.neighbours]]\nname = 5": (2, "host.neighbours.name = 5: must be text"),
+    "[capture]\nwatch = '0x40100000:64'": (2, "must be list"),
+    "[[inputs]]\nat = -5\ntext = 'x'": (2, "inputs.at = -5: must be a whole number from 0"),
+    "[[inputs]]\nat = 1180591620717411303424\ntext = 'x'": (2, "must be a whole number from 0"),
 }
 
 

@@ -16,6 +16,7 @@ NEIGHBOURS_MAX = 64
 NICE_0_WEIGHT = 1024
 SKEW_NS_MAX = 10**12
 DURATION_NS_MAX = 10**13
+AT_NS_MAX = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ class Directive:
     stage-2 fault takes `duration_ns`); suspend (the whole host, for `duration_ns`); thread_change (KVM_RUN goes on in another thread, whose
     run_delay is `value` ns); clock_skew (the run-queue clock of `pcpu` is off by `value` ns, which may be negative, from then on).
     The others are the session's: slot_add (`ipa`, `size`, `readonly`), slot_delete and slot_readonly (`ipa`); snapshot, restore (`value`: of
-    which snapshot, none: live migration; `pre_run_ns`: what a new thread waits before its first KVM_RUN) and reset, each with `duration_ns`
-    of downtime; kexec.
+    which snapshot, none: live migration; `pre_run_ns`: what a new thread waits before its first KVM_RUN) and reset (of the machine, or
+    KVM_ARM_VCPU_INIT of one vCPU), each with `duration_ns` of downtime; kexec.
     """
 
     at_ns: int
@@ -101,7 +102,7 @@ _FORMS: dict[str, _Form] = {
     "slot_readonly": _Form(needs=("ipa",)),
     "snapshot": _Form(may=("duration_ns",)),
     "restore": _Form(may=("value", "duration_ns", "pre_run_ns")),
-    "reset": _Form(may=("duration_ns",)),
+    "reset": _Form(may=("vcpu", "duration_ns")),
     "kexec": _Form(),
 }
 _KEYS = {"vcpu": "vcpu", "pcpu": "pcpu", "duration_ns": "duration", "value": "value", "ipa": "ipa", "size": "size"}
@@ -153,6 +154,11 @@ class HostConfig:
             self._check_directive(directive)
 
     def _check_neighbour(self, one: Neighbour) -> None:
+        for key, value in (("duty", one.duty), ("period", one.period_ns), ("weight", one.weight), ("pcpu", one.pcpu)):
+            if isinstance(value, bool) or (not isinstance(value, int) and (key, value) != ("pcpu", None)):
+                raise InputError(f"host.neighbours.{key} = {value!r}: must be a whole number")
+        if not isinstance(one.name, str):
+            raise InputError(f"host.neighbours.name = {one.name!r}: must be text")
         if not 0 < one.duty <= 1_000_000 or not 1_000 <= one.period_ns <= 10**10 or not 1 <= one.weight <= 1 << 20:
             raise InputError(
                 f"host.neighbours: {one.name}: duty must be above 0% and at most 100%, period from 1us to 10s, weight from 1"
@@ -164,8 +170,8 @@ class HostConfig:
         form = _FORMS.get(one.kind)
         if form is None:
             raise InputError(f"host.directives.kind = {one.kind!r}: must be one of {', '.join(DIRECTIVES)}")
-        if one.at_ns < 0:
-            raise InputError(f"host.directives.at = {one.at_ns}: must not be negative")
+        if not 0 <= one.at_ns <= AT_NS_MAX:
+            raise InputError(f"host.directives.at = {one.at_ns}: must be from 0 to {AT_NS_MAX} ns")
         for field, key in _KEYS.items():
             value = getattr(one, field)
             if value is None and field in form.needs:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tracekit.formats.errors import InputError
 from tracekit.formats.units import parse_duration_ns, parse_size
-from tracekit.host.config import Directive, HostConfig, Neighbour
+from tracekit.host.config import AT_NS_MAX, Directive, HostConfig, Neighbour
 from tracekit.hypervisor.config import HypervisorConfig
 
 T = TypeVar("T")
@@ -86,8 +86,15 @@ class Scenario:
             if not 0 <= begin < end < 1 << 48:
                 raise InputError(f"capture.watch: {begin:#x}:{end - begin}: a range of at least one byte below 2^48 is needed")
         self._check_directives()
+        for key, text in (("guest.image", self.image), ("guest.initrd", self.initrd or ""), ("guest.append", self.append)):
+            if "\0" in text:
+                raise InputError(f"{key} = {text!r:.80}: there is a NUL in it")
+        if not all(one.isascii() and (one.isprintable() or one == "\t") for one in self.append):
+            raise InputError(f"guest.append = {self.append!r:.80}: printable ASCII is needed")
+        for one in self.inputs:
+            between("inputs.at", one.at_ns, 0, AT_NS_MAX)
         if self.max_vtime_ns is not None:
-            between("limits.max_vtime", self.max_vtime_ns, 1, 1 << 60)
+            between("limits.max_vtime", self.max_vtime_ns, 1, AT_NS_MAX)
         if self.max_instructions is not None:
             between("limits.max_instructions", self.max_instructions, 1, 1 << 60)
         return self
@@ -237,8 +244,9 @@ def _typed(key: str, value: Any, kind: type[T]) -> T:
 def _duration(key: str, value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
+    text = _typed(key, value, str)
     try:
-        return parse_duration_ns(_typed(key, value, str))
+        return parse_duration_ns(text)
     except InputError as error:
         raise InputError(f"{key} = {value!r}: {error}") from None
 
@@ -246,8 +254,9 @@ def _duration(key: str, value: Any) -> int:
 def _size(key: str, value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
+    text = _typed(key, value, str)
     try:
-        return parse_size(_typed(key, value, str))
+        return parse_size(text)
     except InputError as error:
         raise InputError(f"{key} = {value!r}: {error}") from None
 
@@ -290,7 +299,8 @@ def scenario_of(document: Mapping[str, Any], folder: Path, base: Scenario | None
     take(time, "time", "exit_cost", "exit_cost_ns", _duration)
     take(capture, "capture", "level", "capture", text)
     if "watch" in capture:
-        changes["watches"] = tuple(parse_watch(_typed("capture.watch", one, str)) for one in capture["watch"])
+        texts = _typed("capture.watch", capture["watch"], list)
+        changes["watches"] = tuple(parse_watch(_typed("capture.watch", one, str)) for one in texts)
     take(limits, "limits", "max_vtime", "max_vtime_ns", _duration)
     take(limits, "limits", "max_instructions", "max_instructions", number)
     take(engine, "engine", "mode", "engine_mode", text)

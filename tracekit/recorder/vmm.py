@@ -125,6 +125,8 @@ class Vmm:
                 self._snapshot(directive)
             elif directive.kind == "restore":
                 self._restore(directive, still_ns)
+            elif directive.vcpu is not None:
+                self._reset_vcpu(directive.vcpu, still_ns)
             else:
                 self._reset(still_ns)
         self._resumes += 1
@@ -207,3 +209,13 @@ class Vmm:
         for vcpu, is_online in enumerate(session.online):
             session.host.set_power(vcpu, is_online, is_online)
             self._get_attribute(vcpu)
+
+    def _reset_vcpu(self, vcpu: int, now_ns: int) -> None:
+        """KVM_ARM_VCPU_INIT: one vCPU begins at the image's entry, also one that was off; its IPA survives (docs/pvtime.md 3.10)."""
+        session = self._session
+        self.tell("reset", vcpu)
+        session.board.power_on(vcpu, self._guest.entry, self._guest.x0)
+        session.online[vcpu] = True
+        session.host.set_power(vcpu, True, True)
+        session.rearm_timers(now_ns)
+        self._get_attribute(vcpu)
