@@ -41,7 +41,7 @@ class Handmade:
         self.recovered: list[str] | None = None
         self.reason = "power_off"
         kinds = ["vcpu"] * vcpus + ["neighbour"] * neighbours
-        self.manifest = {
+        self._manifest = {
             "format": {"name": "tracekit-trace", "major": MAJOR, "minor": MINOR, "quirks": []},
             "complete": True,
             "scenario": {"host": {"pcpus": pcpus}, "hypervisor": {"publication": "kvm", **hypervisor}},
@@ -147,7 +147,7 @@ class Handmade:
         (path / "images").mkdir()
         tables = {name: self._table(path / f"{name}.arrow", name, batch_rows) for name in TABLES}
         end = {"reason": self.reason, "detail": None, "position": self.position, "sequence": 0, "vtime_ns": self.end_ns}
-        manifest: dict[str, Any] = {**self.manifest, "tables": tables, "end": end}
+        manifest: dict[str, Any] = {**self._manifest, "tables": tables, "end": end}
         if self.recovered is not None:
             manifest["recovered"] = {"missing": self.recovered}
         manifest["digest"] = hashlib.sha256(_canonical(manifest)).hexdigest()

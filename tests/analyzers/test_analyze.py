@@ -235,9 +235,9 @@ def test_a_description_of_another_form(tmp_path: Path, machine: Any, scenario: A
     """A manifest that somebody else wrote, digest and all, is trouble with a name, not an internal error."""
     trace = Handmade(1)
     if machine is not None:
-        trace.manifest["machine"] = {**trace.manifest["machine"], **machine} if machine else machine
+        trace._manifest["machine"] = {**trace._manifest["machine"], **machine} if machine else machine
     if scenario is not None:
-        trace.manifest["scenario"] = scenario
+        trace._manifest["scenario"] = scenario
     with pytest.raises(TraceDamaged, match=says):
         Trace.open(trace.begin().write(tmp_path / "a.tkt"))
 

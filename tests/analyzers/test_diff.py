@@ -224,8 +224,8 @@ def test_other_guests_and_vcpus() -> None:
     """Compared by the kind of event, with what differs said first."""
     made = life()
     other = life()
-    other.manifest["images"] = []
-    other.manifest["machine"]["entry"] = 64
+    other._manifest["images"] = []
+    other._manifest["machine"]["entry"] = 64
     for row in other.rows["hypercalls"]:
         row["pc"] += 0x1000
     found = compared(made, other)

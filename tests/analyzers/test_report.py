@@ -190,8 +190,8 @@ def test_hostile_trace(tmp_path: Path) -> None:
     """Names, guest and console of a trace that mean harm stay text, in the page and in its data."""
     evil = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
     made = Handmade(1, neighbours=1).begin()
-    made.manifest["threads"][1]["name"] = evil
-    made.manifest["scenario"]["image"] = evil
+    made._manifest["threads"][1]["name"] = evil
+    made._manifest["scenario"]["image"] = evil
     made.schedule(0, 0, "run", "start")
     made.row("console", 10, 0, data=(evil + "\x1b[31m\x07\n").encode())
     made.end_ns = 100

@@ -402,7 +402,7 @@ def test_directives_of_the_session_are_alarms() -> None:
         (Directive(0, "slot_add", ipa=0), "host.directives.size: slot_add needs it"),
         (Directive(0, "slot_delete", ipa=0, readonly=True), "host.directives.readonly: slot_delete has none"),
         (Directive(0, "pause", 0, pre_run_ns=1), "host.directives.pre_run: pause has none"),
-        (Directive(-1, "kexec"), "host.directives.at = -1: must not be negative"),
+        (Directive(-1, "kexec"), "host.directives.at = -1: must be from 0 to"),
         (Directive(0, "explode"), "host.directives.kind = 'explode': must be one of pause, resume, migrate, yield, vmm, stall"),
     ],
 )
