@@ -33,7 +33,7 @@ class FolderStore:
     """A trace as a directory."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()  # what is read later is read from the same place, wherever the process has gone
 
     def names(self) -> list[str]:
         """Relative names of all files, sorted."""

@@ -90,6 +90,17 @@ def test_import(program: str) -> None:
     assert done.stdout == "good\n", done.stderr
 
 
+@pytest.mark.parametrize("verify", ["read", "none"])
+def test_a_relative_path_stays_where_it_was(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verify: str) -> None:
+    """Also when the process has gone elsewhere since."""
+    monkeypatch.chdir(run.parent)
+    with tracekit.open(run.name, verify=verify) as t:
+        monkeypatch.chdir(tmp_path)
+        assert t.schedule.select(pl.len()).collect().item() == len(rows(run, "schedule"))
+        assert tracekit.replay(t).is_identical
+        assert str(t.path) == run.name
+
+
 @pytest.mark.parametrize("name", ["steal.tkt", "packed.tkt"])
 @pytest.mark.parametrize("verify", ["read", "all", "none"])
 def test_tables_are_the_trace(run: Path, name: str, verify: str) -> None:

@@ -103,7 +103,7 @@ def replay(
     _one_of("engine", engine, ("fast", "safe"))
     if output is not None and to_position is not None:
         raise InputError("output needs the whole run, without to_position")
-    opened = Trace.open(trace.path if isinstance(trace, TraceView) else trace, verify="all")
+    opened = Trace.open(trace.place if isinstance(trace, TraceView) else trace, verify="all")
     options = ReplayOptions(capture=capture, mode=engine, to_position=to_position)
     try:
         if output is None:

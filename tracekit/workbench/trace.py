@@ -39,7 +39,7 @@ def open(path: str | Path, *, verify: str = "read") -> TraceView:
 class TraceView(Tables):
     """A trace: each table is a LazyFrame of its name (`t.schedule`), `sql` asks all of them, and the analyses are methods.
 
-    A context manager; `close` lets go of a packed trace's file.
+    A context manager; `close` lets go of a packed trace's file. `path` is as it was given, `place` the same from the root.
     """
 
     def __init__(self, trace: Trace, *, is_verified: bool = True) -> None:
@@ -47,6 +47,7 @@ class TraceView(Tables):
         self._opened: Trace | None = trace
         self._is_verified = is_verified
         self.path: Path = trace.path
+        self.place: Path = trace.path.absolute()
         self.manifest: dict[str, Any] = trace.manifest
 
     @property
