@@ -31,7 +31,8 @@ def info(trace: Path, as_json: bool) -> None:
         click.echo(json.dumps(manifest, sort_keys=True))
         return
     scenario, machine, end = manifest.get("scenario", {}), manifest.get("machine", {}), manifest["end"]
-    host = scenario.get("host", {})
+    host, hypervisor = scenario.get("host", {}), scenario.get("hypervisor", {})
+    faults = "".join(f", fault {fault.get('name')}" for fault in hypervisor.get("faults", []))
     detail = f" ({end['detail']})" if end.get("detail") else ""
     lines = [
         (
@@ -43,6 +44,7 @@ def info(trace: Path, as_json: bool) -> None:
             f"{scenario.get('image')}, {machine.get('vcpus')} vCPU(s) {machine.get('cpu')}, {format_bytes(machine.get('ram_size', 0))} RAM",
         ),
         ("host", f"{host.get('pcpus')} pCPU(s), {host.get('policy')}, {len(host.get('neighbours', []))} neighbour(s)"),
+        ("hypervisor", f"{hypervisor.get('profile')}, publication {hypervisor.get('publication')}{faults}"),
         ("engine", f"Unicorn {manifest.get('engine', {}).get('unicorn')}, {manifest.get('engine', {}).get('mode')}"),
         (
             "end",

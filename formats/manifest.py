@@ -119,6 +119,11 @@ def _check_description(manifest: Mapping[str, Any]) -> None:
         _natural(ipa)
     for key in ("host", "hypervisor"):
         _kind(scenario, key, dict)
+    _kind(scenario.get("host", {}), "neighbours", list)
+    _kind(scenario.get("hypervisor", {}), "faults", list)
+    if not all(isinstance(fault, dict) for fault in scenario.get("hypervisor", {}).get("faults", ())):
+        raise TypeError("a fault is no object")
+    _kind(manifest.get("recovered", {}), "missing", list)
     if "pcpus" in scenario.get("host", {}):
         _natural(scenario["host"]["pcpus"])
 

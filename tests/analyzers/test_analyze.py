@@ -228,6 +228,7 @@ def test_damage_is_trouble_and_what_is_left_is_analysed(tmp_path: Path) -> None:
         ({"segments": [{"ipa": "x", "size": 1, "image": ""}]}, None, "'x' is no count"),
         ({"reserved": [None]}, None, "the form"), ({"pv_structures": None}, None, "pv_structures is no list"),
         (None, [], "scenario is no object"), (None, {"hypervisor": "kvm"}, "hypervisor is no object"),
+        (None, {"hypervisor": {"faults": ["mine"]}}, "a fault is no object"), (None, {"host": {"neighbours": 5}}, "neighbours is no list"),
         (None, {"host": {"pcpus": []}}, r"\[\] is no count"),
     ],
 )  # fmt: skip
