@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from tracekit.analyzers.frames import RUN
+from tracekit.formats.units import plain
 
 _RUNS = {
     RUN: pl.String, "path": pl.String, "guest": pl.String, "vcpus": pl.UInt16, "pcpus": pl.UInt16, "policy": pl.String,
@@ -37,8 +38,8 @@ def _run(run: str, path: str, manifest: Mapping[str, Any]) -> tuple[Any, ...]:
     host, hypervisor, machine = _part(scenario, "host"), _part(scenario, "hypervisor"), _part(manifest, "machine")
     end, form = manifest["end"], manifest["format"]
     return (
-        run, path, scenario.get("image"), machine.get("vcpus"), host.get("pcpus"), host.get("policy"), hypervisor.get("profile"),
-        hypervisor.get("publication"), scenario.get("seed"), scenario.get("capture"), end.get("reason"), end["position"], end["vtime_ns"],
+        plain(run), plain(path), scenario.get("image"), machine.get("vcpus"), host.get("pcpus"), host.get("policy"),
+        hypervisor.get("profile"), hypervisor.get("publication"), scenario.get("seed"), scenario.get("capture"), end.get("reason"), end["position"], end["vtime_ns"],
         f"{form['major']}.{form['minor']}", manifest.get("digest"),
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from tracekit.analyzers import events
 from tracekit.analyzers.ledger import FORMULAS, Ledger, publication_of
 from tracekit.analyzers.placement import Places, places_of
 from tracekit.analyzers.source import WINDOW_ROWS, Want, merged, windows
+from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
 
 
@@ -29,10 +30,11 @@ class Walk:
     """
 
     def __init__(self, trace: Trace, *, policy: str | None = None, rows: int = WINDOW_ROWS) -> None:
-        """Errors: TraceDamaged."""
+        """Errors: InputError for an unknown policy, TraceDamaged."""
         self.trace = trace
         self.policy = policy or publication_of(trace)
-        assert self.policy in FORMULAS, self.policy
+        if self.policy not in FORMULAS:
+            raise InputError(f"no publication policy {self.policy!r}; there are {', '.join(FORMULAS)}")
         self.places: Places = places_of(trace)
         self.ledger = Ledger(self.policy, self.places)
         self._rows = rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,7 @@ class PackedStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: BinaryIO = path.open("rb")
+        self._turn = threading.Lock()  # several threads read (polars asks two tables at once), and the file has one place
         self._entries: dict[str, tuple[int, int]] = {}
         try:
             with zipfile.ZipFile(self._file) as archive:
@@ -96,8 +98,9 @@ class PackedStore:
         start, size = self._entries[name]
         if self._file.closed:
             raise InputError(f"{self.path}: the trace was closed")
-        self._file.seek(start + offset)
-        return self._file.read(max(0, min(length, size - offset)))
+        with self._turn:
+            self._file.seek(start + offset)
+            return self._file.read(max(0, min(length, size - offset)))
 
     def close(self) -> None:
         """Close the file."""
@@ -138,22 +141,26 @@ class Trace:
         """
         path = Path(path)
         store = open_store(path)
-        size = store.size(manifests.NAME)
-        if size is None:
-            raise NotATraceError(f"{path}: not a trace (no {manifests.NAME} in it)")
-        if size > manifests.MANIFEST_BYTES_MAX:
-            raise TraceDamaged(f"{path}/{manifests.NAME}: {size} bytes; at most {manifests.MANIFEST_BYTES_MAX} are read")
-        where = f"{path}/{manifests.NAME}"
-        manifest = manifests.decode(store.read(manifests.NAME, 0, size), where)
-        if manifest.get("complete") is not True:
-            name = str(path).removesuffix(PARTIAL_SUFFIX)
-            raise TraceIncompleteError(f"{path}: the recording was not closed; `tracekit recover {name}` makes it usable")
-        manifests.check(manifest, where)
-        trace = cls(path, store, manifest)
-        trace.check_files()
-        if verify == "all":
-            trace.check_all()
-        return trace
+        try:
+            size = store.size(manifests.NAME)
+            if size is None:
+                raise NotATraceError(f"{path}: not a trace (no {manifests.NAME} in it)")
+            if size > manifests.MANIFEST_BYTES_MAX:
+                raise TraceDamaged(f"{path}/{manifests.NAME}: {size} bytes; at most {manifests.MANIFEST_BYTES_MAX} are read")
+            where = f"{path}/{manifests.NAME}"
+            manifest = manifests.decode(store.read(manifests.NAME, 0, size), where)
+            if manifest.get("complete") is not True:
+                name = str(path).removesuffix(PARTIAL_SUFFIX)
+                raise TraceIncompleteError(f"{path}: the recording was not closed; `tracekit recover {name}` makes it usable")
+            manifests.check(manifest, where)
+            trace = cls(path, store, manifest)
+            trace.check_files()
+            if verify == "all":
+                trace.check_all()
+            return trace
+        except BaseException:
+            store.close()
+            raise
 
     def close(self) -> None:
         """Let go of the file."""

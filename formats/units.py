@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them."""
+"""Durations, sizes and names as people write them."""
 
 from __future__ import annotations
 
@@ -46,3 +46,8 @@ def format_bytes(count: int) -> str:
         if count >= scale:
             return f"{count / scale:.1f} {unit}"
     return f"{count} B"
+
+
+def plain(text: str) -> str:
+    """A file's name as text that every format can hold: bytes that are no UTF-8 (lone surrogates in Python) become escapes, `\\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -100,6 +100,11 @@ def test_diff_and_compare(tmp_path: Path) -> None:
     for sides in ((clean, wrong), ([a], [wrong]), (tracekit.open_many([clean]), str(tmp_path / "wr*.tkt"))):
         compared = tracekit.compare(*sides, only=["steal.*"])
         assert compared.exit_code == 1 and all(one.name.startswith("steal.") for one in compared.judgements)
+    one_name = tracekit.diff(clean, wrong, tables="pvtime", ignore="stolen_ns")
+    assert one_name.first != found.first and not tracekit.diff(clean, wrong, ignore="cause").is_same
+    assert {one.name for one in tracekit.compare(clean, wrong, only="steal.error_ns").judgements} == {"steal.error_ns"}
+    with pytest.raises(tracekit.InputError, match="a: 2 traces; diff takes one"):
+        tracekit.diff(tmp_path, wrong)
     limits = tmp_path / "limits.toml"
     limits.write_text("nonsense = 1\n")
     with pytest.raises(tracekit.InputError):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
 import shutil
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +281,44 @@ def test_analyses(run: Path) -> None:
     assert found.height and found["command"][0].startswith("tracekit dump") and found.schema["position"] == pl.UInt64
 
 
+def test_unknown_policy(run: Path) -> None:
+    """Named, with those that there are, by every analysis that takes one."""
+    t = tracekit.open(run)
+    for analysis in (t.steal, t.publications, t.reads, t.invariants):
+        with pytest.raises(tracekit.InputError, match="no publication policy 'mine'; there are kvm"):
+            analysis(policy="mine")
+
+
+def test_threads_and_copies(long: Path, tmp_path: Path) -> None:
+    """A packed trace may be read from many threads at once; a copy has a file of its own, and closing one leaves the other open."""
+    pack(long, tmp_path / "packed.tkt")
+    t = tracekit.open(tmp_path / "packed.tkt")
+    expected = t.schedule.collect()
+    with ThreadPoolExecutor(8) as pool:
+        assert all(one.equals(expected) for one in pool.map(lambda _: t.schedule.collect(), range(64)))
+    for copied in (copy.copy(t), copy.deepcopy(t), pickle.loads(pickle.dumps(t))):
+        copied.close()
+        assert t.schedule.collect().equals(expected)
+    t.close()
+    with pytest.raises(tracekit.InputError, match="was closed"):
+        copy.copy(t)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_trace_that_is_not_opened_is_not_kept_open(long: Path, tmp_path: Path) -> None:
+    """Damage that is seen at once closes the file: no ResourceWarning."""
+    packed = tmp_path / "packed.tkt"
+    pack(long, packed)
+    raw = packed.read_bytes()
+    at = raw.index(b"ARROW1") + 4000
+    packed.write_bytes(raw[:at] + bytes(64) + raw[at + 64 :])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        with pytest.raises(tracekit.TraceDamaged):
+            tracekit.open(packed, verify="all")
+        gc.collect()
+
+
 # --- many ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -294,7 +336,7 @@ def test_many_are_one_below_the_other(folder: Path, long: Path) -> None:
     """The table of all is that of each, led by `run`, in order, in both engines; SQL sees the runs too."""
     many = tracekit.open_many(f"{folder}/*.tkt")
     one = tracekit.open(long).schedule.collect()
-    assert len(many) == MANY and many.names[7] == "run007"
+    assert len(many) == MANY and many.names[7] == "run007" and list(many) == many.names and "run007" in many and "zz" not in many
     for engine in ("in-memory", "streaming"):
         whole = many.schedule.collect(engine=engine)  # type: ignore[call-overload]
         assert whole.columns == ["run", *one.columns] and whole.height == MANY * one.height

@@ -11,7 +11,7 @@ from tracekit.analyzers import catalogue, frames
 from tracekit.analyzers.frames import DataFrame, LazyFrame, Run, labelled
 from tracekit.formats.errors import InputError, TraceDamaged
 from tracekit.formats.reader import Trace
-from tracekit.formats.units import format_ns
+from tracekit.formats.units import format_ns, plain
 from tracekit.workbench.card import Card
 from tracekit.workbench.tables import Tables
 from tracekit.workbench.trace import TraceView, thin
@@ -48,8 +48,8 @@ def paths_of(runs: Iterable[str | Path]) -> list[Path]:
 
 def names_of(paths: list[Path]) -> list[str]:
     """What stands in the column `run`: the files' names without .tkt, or the whole paths where those are not different."""
-    names = [path.name.removesuffix(".tkt") for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+    names = [plain(path.name.removesuffix(".tkt")) for path in paths]
+    return names if len(set(names)) == len(names) else [plain(str(path)) for path in paths]
 
 
 class ManyView(Tables):
@@ -88,6 +88,10 @@ class ManyView(Tables):
     def __len__(self) -> int:
         """How many traces."""
         return len(self._path)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, in order."""
+        return iter(self._path)
 
     def __getitem__(self, run: str) -> TraceView:
         """One of the traces, opened. Errors: KeyError, those of `tracekit.open`, TraceDamaged where it is another one now."""

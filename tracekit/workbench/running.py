@@ -126,30 +126,41 @@ def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
         raise InputError(f"{name} = {value!r}: must be one of {', '.join(str(one) for one in allowed if one is not None)}")
 
 
+def _listed(names: str | Iterable[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
 def diff(
-    a: str | Path | TraceView, b: str | Path | TraceView, *, ignore: Iterable[str] = (), tables: Iterable[str] | None = None
+    a: str | Path | TraceView,
+    b: str | Path | TraceView,
+    *,
+    ignore: str | Iterable[str] = (),
+    tables: str | Iterable[str] | None = None,
 ) -> Difference:
     """Where two runs first differ, why, and what differs after it, event by event.
 
-    ignore: columns that are not compared. tables: only these. Errors: InputError where they cannot be compared; TraceError.
+    ignore: a column that is not compared, or several. tables: only this, or these. Errors: InputError where they cannot be compared; TraceError.
     """
     with ExitStack() as stack:
         mine, theirs = _traces(a, "a", stack), _traces(b, "b", stack)
-        return diff_traces(mine[0], theirs[0], ignore=ignore, tables=tables)
+        for side, name in ((mine, "a"), (theirs, "b")):
+            if len(side) != 1:
+                raise InputError(f"{name}: {len(side)} traces; diff takes one on each side, compare takes sets")
+        return diff_traces(mine[0], theirs[0], ignore=_listed(ignore), tables=None if tables is None else _listed(tables))
 
 
 def compare(
-    a: Runs, b: Runs, *, thresholds: Thresholds | Path | str | None = None, only: Iterable[str] = (), parts: bool = False
+    a: Runs, b: Runs, *, thresholds: Thresholds | Path | str | None = None, only: str | Iterable[str] = (), parts: bool = False
 ) -> Comparison:
     """Whether the runs `b` are as good as the runs `a`: their metrics, and a verdict for each and for all.
 
-    a, b: a path, a folder of traces, a pattern, a view, or several of them. thresholds: a value or a TOML file. only: names or patterns of
-    the metrics that count. parts: sets also by vCPU, function, table. Errors: InputError where they cannot be compared; TraceError.
+    a, b: a path, a folder of traces, a pattern, a view, or several of them. thresholds: a value or a TOML file. only: a name or pattern of
+    the metrics that count, or several. parts: sets also by vCPU, function, table. Errors: InputError where they cannot be compared; TraceError.
     """
     limits = read_thresholds(Path(thresholds)) if isinstance(thresholds, str | Path) else thresholds
     with ExitStack() as stack:
         mine, theirs = _traces(a, "a", stack), _traces(b, "b", stack)
-        return compare_traces(mine, theirs, limits, only=tuple(only), parts=parts)
+        return compare_traces(mine, theirs, limits, only=_listed(only), parts=parts)
 
 
 def _traces(runs: Runs, side: str, stack: ExitStack) -> list[Trace]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -62,6 +63,10 @@ class TraceView(Tables):
         if self._opened is not None:
             self._opened.close()
         self._opened = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, also in another process, opens the trace anew. Errors: InputError once it is closed."""
+        return partial(open, verify="read" if self._is_verified else "none"), (self.trace.path,)
 
     def __enter__(self) -> Self:
         return self
