@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from tracekit.formats.errors import InputError, TracekitError
+from tracekit.formats.units import plain
 
 FORMATS = ("table", "csv", "json", "parquet", "arrow")
 NEAR_MAX = 3
@@ -22,6 +23,9 @@ _CHANGES = re.compile(
 _PLACE = re.compile(r" at Line: (\d+), Column: (\d+)")
 _RELATION = re.compile(r"relation ['\"](.+?)['\"] was not found")
 _COLUMN = re.compile(r"(?:unable to find column|no column named|column) ['\"](.+?)['\"]")
+_AMBIGUOUS = re.compile(r"ambiguous reference to column ['\"](.+?)['\"]")
+# What polars raises. OSError: of a file that the query itself names. PanicException, which is no Exception: polars' own mistake.
+_FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 _NAME = re.compile(r"['\"](\w+)['\"]")
 
 
@@ -31,6 +35,7 @@ class QueryError(InputError):
 
 def answer(tables: Mapping[str, pl.LazyFrame], query: str) -> pl.LazyFrame:
     """The answer to a query, not collected yet. Errors: QueryError where the query is no SQL, changes something or names what is not there."""
+    query = plain(query)
     change = _CHANGES.match(query)
     if change is not None:
         raise QueryError(_shown(query, "a query only reads: SELECT ... FROM a table", change.start(1), change.end(1)))
@@ -38,7 +43,7 @@ def answer(tables: Mapping[str, pl.LazyFrame], query: str) -> pl.LazyFrame:
         with pl.SQLContext(frames=dict(tables), eager=False) as context:
             frame: pl.LazyFrame = context.execute(query)
         frame.collect_schema()
-    except pl.exceptions.PolarsError as error:
+    except _FAILURES as error:
         raise _explained(error, query, tables) from None
     return frame
 
@@ -48,7 +53,7 @@ def collected(tables: Mapping[str, pl.LazyFrame], query: str, *, limit: int | No
     frame = answer(tables, query)
     try:
         return (frame if limit is None else frame.limit(limit)).collect(engine="streaming")
-    except pl.exceptions.PolarsError as error:
+    except _FAILURES as error:
         raise _explained(error, query, tables) from None
 
 
@@ -74,7 +79,7 @@ def write(
         else:
             assert kind == "arrow", kind
             frame.sink_ipc(target, compression="zstd", engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except _FAILURES as error:
         if "Broken pipe" in str(error):  # polars drops its number
             raise BrokenPipeError from None
         if isinstance(error, OSError):
@@ -86,7 +91,7 @@ def _hex(frame: pl.LazyFrame) -> list[pl.Expr]:
     return [pl.col(name).bin.encode("hex") for name, kind in frame.collect_schema().items() if kind == pl.Binary]
 
 
-def _explained(error: Exception, query: str, tables: Mapping[str, pl.LazyFrame]) -> TracekitError:
+def _explained(error: BaseException, query: str, tables: Mapping[str, pl.LazyFrame]) -> TracekitError:
     """What polars says, in the query's terms."""
     text = str(error).split("\n\n")[0].strip().replace("\n", " ")
     place = _PLACE.search(text)
@@ -96,6 +101,13 @@ def _explained(error: Exception, query: str, tables: Mapping[str, pl.LazyFrame])
         return QueryError(_shown(query, _PLACE.sub("", text).removeprefix("sql parser error: "), at))
     if text.startswith("sql parser error: "):  # only the end of the query has no place
         return QueryError(_shown(query, text.removeprefix("sql parser error: "), len(query.rstrip())))
+    if isinstance(error, pl.exceptions.PanicException):
+        return QueryError(
+            _shown(query, f"polars cannot answer that, and broke off: {text.splitlines()[0][:200] if text else ''}")
+        )
+    ambiguous = _AMBIGUOUS.search(text)
+    if ambiguous is not None:
+        return QueryError(_shown(query, text, *_word(query, ambiguous[1])))
     relation, column_name = _RELATION.search(text), _COLUMN.search(text)
     if relation is not None:
         return QueryError(_shown(query, f"no table {relation[1]!r}{_near(relation[1], tables)}", *_word(query, relation[1])))

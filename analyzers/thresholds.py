@@ -15,6 +15,7 @@ from tracekit.formats.units import parse_duration_ns, parse_size
 NAME = "thresholds.toml"
 SETS = "sets"
 _KEYS = ("absolute", "relative", "better", "ignore", "reason")
+_NUMBER_MAX = 1e30  # what every sum of it still holds
 _NOT_NUMBERS = ("sha256", "word")
 
 
@@ -58,7 +59,7 @@ def read_thresholds(path: Path) -> Thresholds:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the thresholds {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of thousands of digits, brackets in thousands
         raise InputError(f"{path}: not TOML: {error}") from None
     try:
         return parse_thresholds(document)
@@ -113,7 +114,7 @@ def _amount(key: str, value: Any, unit: str) -> float:
             return parse_duration_ns(value) if unit == "ns" else parse_size(value)
         except InputError as error:
             raise InputError(f"{key} = {value!r}: {error}") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _NUMBER_MAX:
         raise InputError(f"{key} = {value!r}: a number of {unit} that is not negative is needed")
     return value
 
@@ -125,6 +126,6 @@ def _share(key: str, value: Any) -> float:
             value = float(value.strip()[:-1]) / 100
         except ValueError:
             value = None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _NUMBER_MAX:
         raise InputError(f'{key} = {value!r}: a share that is not negative is needed, for example "5%" or 0.05')
     return float(value)

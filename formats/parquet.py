@@ -50,8 +50,9 @@ class ParquetFile:
         self._schema = parquet_schema(table)
         self._table = table
         texts = [column.name for column in TABLES[table].columns if column.type == "text"]
+        self._file = open(path, "wb")  # noqa: SIM115 - `close` closes it; by handle, as pyarrow takes no name that is no UTF-8
         self._writer = pq.ParquetWriter(
-            path,
+            self._file,
             self._schema,
             compression="zstd",
             compression_level=1,
@@ -88,3 +89,4 @@ class ParquetFile:
         if self.rows > self._written:
             self._flush()
         self._writer.close()
+        self._file.close()

@@ -13,6 +13,7 @@ from tracekit.analyzers.export.window import Window
 from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import TABLES
+from tracekit.formats.units import plain
 
 SUFFIXES = {"perfetto": ".pftrace", "chrome": ".trace.json", "parquet": ".parquet", "csv": ".csv"}
 TIMELINES = ("perfetto", "chrome")
@@ -45,7 +46,7 @@ def default_output(trace: Path, to: str) -> Path:
 
 def run_name(trace: Path) -> str:
     """A trace's name without its suffix."""
-    return trace.resolve().name.removesuffix(".tkt").removesuffix(".packed") or "run"
+    return plain(trace.resolve().name).removesuffix(".tkt").removesuffix(".packed") or "run"
 
 
 def export(

@@ -101,4 +101,4 @@ def write_index(trace: Trace, folder: Path, to: str, run: str, window: Window, c
         "format": {"name": FORMAT, "version": VERSION}, "to": to, "run": run, "window": window.as_json(), "tables": tables,
         "trace": trace.manifest,
     }  # fmt: skip
-    (folder / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    (folder / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

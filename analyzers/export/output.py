@@ -47,6 +47,8 @@ def _check(output: Path, trace: Path, force: bool) -> None:
         return
     if not force:
         raise TraceExistsError(f"{output} exists; --force replaces it")
+    if output.exists() and not output.is_file() and not output.is_dir():
+        raise InputError(f"{output} is no regular file (a device or a pipe); it is not replaced")
     if output.is_dir() and not output.is_symlink() and any(output.iterdir()) and not (output / INDEX).is_file():
         raise TraceExistsError(
             f"{output} is a folder that no export made (it has no {INDEX}); it is not replaced, remove it yourself"

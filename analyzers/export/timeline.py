@@ -16,6 +16,7 @@ from tracekit.analyzers.invariants import Invariants
 from tracekit.analyzers.source import Want
 from tracekit.analyzers.walk import Walk
 from tracekit.formats.reader import Trace
+from tracekit.formats.units import plain
 
 ROWS = 1 << 16  # about how many are in memory at a time: drawn, a row takes more of it than analysed
 _SCHEDULE = {"schedule": Want(("thread", "pcpu", "event", "reason"))}
@@ -85,7 +86,7 @@ def paint(
     for finding in judge.close():
         row = pl.DataFrame({"position": [finding.position], "vtime_ns": [finding.vtime_ns]})
         if row.filter(window.holds).height:
-            painter.instants(FINDINGS, f"{finding.invariant} broken", [finding_row(finding, trace.path.name)])
+            painter.instants(FINDINGS, f"{finding.invariant} broken", [finding_row(finding, plain(trace.path.name))])
             counts["instants"] += 1
     painter.close()
     return counts

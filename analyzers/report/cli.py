@@ -44,7 +44,9 @@ def report(
     from tracekit.analyzers.report.make import page_of
 
     library()  # what is missing is said before the work is done
-    page = page_of([one for one in (trace, other) if one is not None], from_ns=from_ns, to_ns=to_ns, policy=policy).encode()
+    page = page_of([one for one in (trace, other) if one is not None], from_ns=from_ns, to_ns=to_ns, policy=policy).encode(
+        "utf-8", "backslashreplace"
+    )
     try:
         output.write_bytes(page)
     except OSError as error:

@@ -234,6 +234,10 @@ def test_thresholds(folder: Path, tmp_path: Path) -> None:
         ("[sets]\nalpha = 2", "a number between 0 and 1"),
         ("[sets]\nbeta = 2", "has alpha and margin"),
         ("x = (", "not TOML"),
+        pytest.param(f"x = {'9' * 5000}", "not TOML", id="digits"),
+        pytest.param(f"x = {'[' * 5000}{']' * 5000}", "not TOML", id="brackets"),
+        (f'["steal.error_ns"]\nrelative = {"9" * 400}\nreason = "x"', "a share that is not negative"),
+        (f'["steal.error_ns"]\nabsolute = {"9" * 400}\nreason = "x"', "a number of ns"),
         ("findings = 3", "must be a table"),
     ],
 )

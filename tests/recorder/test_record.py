@@ -164,10 +164,12 @@ SCENARIOS = {
     "[capture]\nwatch = '0x40100000:64'": (2, "must be list"),
     "[[inputs]]\nat = -5\ntext = 'x'": (2, "inputs.at = -5: must be a whole number from 0"),
     "[[inputs]]\nat = 1180591620717411303424\ntext = 'x'": (2, "must be a whole number from 0"),
+    f"seed = {'9' * 5000}": (1, "not TOML"),
+    f"seed = {'[' * 5000}": (1, "not TOML"),
 }
 
 
-@pytest.mark.parametrize("text", SCENARIOS)
+@pytest.mark.parametrize("text", SCENARIOS, ids=lambda text: text[:40])
 def test_nonsense_scenarios(tmp_path: Path, text: str) -> None:
     """Which key, which line, what is allowed."""
     (tmp_path / "s.toml").write_text(text)

@@ -160,6 +160,20 @@ def test_metrics_of_another_version(folder: Path) -> None:
             '{"format": "tracekit-baseline", "version": 1, "scenario": "a", "guest": {}, "metrics": {"run.end[x]": 1}}',
             "no metric",
         ),
+        ('{"format": "tracekit-baseline", "version": 1, "scenario": "a", "guest": {}, "metrics": {}}', "without a metric"),
+        (
+            '{"format": "tracekit-baseline", "version": 1, "scenario": "a\\u0000", "guest": {}, "metrics": {"findings": 1}}',
+            "no file can have that name",
+        ),
+        (
+            '{"format": "tracekit-baseline", "version": 1, "scenario": "\\ud800", "guest": {}, "metrics": {"findings": 1}}',
+            "no file can have that name",
+        ),
+        (
+            f'{{"format": "tracekit-baseline", "version": 1, "scenario": "a", "guest": {{}}, "metrics": {{"findings": 1{"0" * 400}}}}}',
+            "a number of 401 digits",
+        ),
+        pytest.param("[" * 100_000, "no baseline, as it is no JSON", id="deep"),
     ],
 )
 def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
@@ -168,6 +182,8 @@ def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError) as raised:
         baseline.read_baseline(tmp_path / "a.json")
     assert message in str(raised.value)
+    with pytest.raises(InputError):
+        baseline.check(tmp_path, [], tmp_path / "traces", is_updating=True)
 
 
 def test_trouble(folder: Path) -> None:
@@ -179,6 +195,7 @@ def test_trouble(folder: Path) -> None:
     for arguments, message in (
         (["check", folder / "empty"], "no baseline in it"),
         (["check", folder / "kept", "c"], "no baseline 'c'; there are a, b"),
+        (["check", folder / "kept", "--traces", folder / "scenarios" / "a.toml"], "cannot keep traces in"),
         (["save", folder / "kept", folder / "none.toml"], "cannot read the scenario"),
         (["save", folder / "kept", *twice], "two scenarios have the same name"),
         (["save", folder / "kept", twice[1]], "belongs to the scenario ../scenarios/a.toml"),

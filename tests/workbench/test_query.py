@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,7 @@ def test_many_runs(run: Path, tmp_path: Path) -> None:
         ("SELECT 'a", "Unterminated string literal", "'"),
         ("/* x */ DROP TABLE schedule", "a query only reads", "DROP"),
         ("SELECT event, position FROM schedule GROUP BY event", "'position' should participate in the GROUP BY", "position"),
+        ("SELECT position FROM pvtime JOIN schedule ON pvtime.position = schedule.position", "ambiguous reference", "position"),
         ("SELECT cast(event AS int) FROM schedule", "conversion from `str` to `i32` failed", "event"),
     ],
 )
@@ -111,6 +113,10 @@ def test_trouble(run: Path, tmp_path: Path) -> None:
         ([run, "SELECT array_agg(vcpu) FROM schedule", "--format", "csv"], "CSV format does not support nested data"),
         (["SELECT 1"], "which trace?"),
         ([tmp_path / "no.tkt", "SELECT 1"], "no such trace"),
+        ([run, "SELECT * FROM read_parquet('/no/such')"], "No such file or directory"),
+        ([run, "SELECT columns('(') FROM schedule"], "tracekit: polars cannot answer that"),
+        ([run, "SELECT \udcff FROM schedule"], "SELECT \\udcff FROM"),
+        ([run, CALLS, "-o", "/dev/stdout", "--force"], "is no regular file"),
         ([run, CALLS, "-o", taken], "exists; --force replaces it"),
         ([run, CALLS, "-o", tmp_path / "no" / "x.csv"], "does not exist"),
     ):
@@ -137,3 +143,21 @@ def test_nobody_reads(run: Path, kind: str) -> None:
     assert process.stdout.read(1)
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() == 0
+
+
+def test_names_that_are_no_utf8(run: Path, tmp_path: Path) -> None:
+    """Every command that names a trace in what it writes takes a name that Linux allows and UTF-8 does not."""
+    odd = tmp_path / "odd\udcff.tkt"
+    odd.symlink_to(run)
+    copied = tmp_path / "copied\udcff.tkt"
+    shutil.copytree(run, copied)
+    done = tracekit("query", odd, "SELECT run FROM runs", "--json")
+    assert json.loads(done.stdout) == {"run": "odd\\udcff"}
+    for arguments in (
+        ["query", copied, CALLS, "-o", tmp_path / "\udcff.csv"],
+        ["report", copied, "-o", tmp_path / "\udcff.html"],
+        *(["export", copied, "--to", to, "-o", tmp_path / f"{to}\udcff"] for to in ("chrome", "perfetto", "parquet", "csv")),
+    ):
+        done = tracekit(*arguments, errors="surrogateescape")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert (tmp_path / "\udcff.csv").read_text().startswith("function,n")

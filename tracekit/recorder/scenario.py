@@ -200,7 +200,7 @@ def read_scenario(path: Path) -> Scenario:
         document = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"cannot read the scenario {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of thousands of digits, brackets in thousands
         raise InputError(f"{path}: not TOML: {error}") from None
     try:
         return scenario_of(document, path.parent)

@@ -23,11 +23,13 @@ from tracekit.analyzers.thresholds import NAME as THRESHOLDS
 from tracekit.analyzers.thresholds import Thresholds, read_thresholds
 from tracekit.formats.errors import DiskError, InputError
 from tracekit.formats.reader import Trace
+from tracekit.formats.units import plain
 from tracekit.recorder.record import record
 from tracekit.recorder.scenario import read_scenario
 
 FORMAT, VERSION = "tracekit-baseline", 1
 BYTES_MAX = 4 << 20
+NUMBER_END = 1 << 96  # sums of nanoseconds and bytes are far below
 _KEY = re.compile(r"([a-z0-9_.]+)(?:\[(\w+)\])?")
 
 
@@ -81,6 +83,12 @@ def read_baseline(path: Path) -> Baseline:
     values, guest, scenario = document.get("metrics"), document.get("guest"), document.get("scenario")
     if not isinstance(values, dict) or not isinstance(guest, dict) or not isinstance(scenario, str):
         raise InputError(f"{path}: a baseline has scenario, guest and metrics")
+    if plain(scenario) != scenario or "\0" in scenario:
+        raise InputError(f"{path}: scenario = {scenario!r}: no file can have that name")
+    if not values:
+        raise InputError(
+            f"{path}: a baseline without a metric; nothing would be checked (`tracekit baseline check --update` renews it)"
+        )
     kept = tuple(_metric(path, key, value) for key, value in values.items())
     return Baseline(scenario, tuple((str(role), str(sha256)) for role, sha256 in guest.items()), kept)
 
@@ -91,6 +99,10 @@ def _metric(path: Path, key: str, value: Any) -> Metric:
         raise InputError(f"{path}: this tracekit has no metric {key!r}; `tracekit baseline check --update` renews the file")
     if isinstance(value, bool) or not isinstance(value, int | str | None):
         raise InputError(f"{path}: {key} = {value!r}: a whole number, text or null is needed")
+    if isinstance(value, int) and abs(value) >= NUMBER_END:
+        raise InputError(f"{path}: {key}: a number of {len(str(value))} digits; no metric is that large")
+    if isinstance(value, str):
+        value = plain(value)
     return metric(match[1], value, match[2])
 
 
@@ -145,7 +157,10 @@ def check(
     for name in names:
         if name not in known:
             raise InputError(f"{folder}: no baseline {name!r}; there are {', '.join(known)}")
-    traces.mkdir(parents=True, exist_ok=True)
+    try:
+        traces.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"cannot keep traces in {traces}: {error.strerror}") from None
     out = []
     for name in names or known:
         target = folder / f"{name}.json"
@@ -207,9 +222,10 @@ def _scenario_of(target: Path, is_updating: bool) -> str:
     """The scenario that a file names; with --update also of one whose metrics this version does not know."""
     if is_updating:
         try:
-            document = json.loads(target.read_text(encoding="utf-8"))
-            return str(document["scenario"])
-        except (OSError, ValueError, KeyError, TypeError):
+            scenario = json.loads(target.read_text(encoding="utf-8"))["scenario"]
+            if isinstance(scenario, str) and plain(scenario) == scenario and "\0" not in scenario:
+                return scenario
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
     return read_baseline(target).scenario
 

@@ -120,6 +120,8 @@ def _save(view: Tables, text: str, kind: str, output: Path | None, force: bool, 
         return
     if output.exists() and not force:
         raise InputError(f"{output} exists; --force replaces it")
+    if output.exists() and not output.is_file() and not output.is_dir():
+        raise InputError(f"{output} is no regular file (a device or a pipe); without -o the answer goes to stdout")
     if not output.parent.is_dir():
         raise DiskError(f"cannot write {output}: the folder {output.parent} does not exist")
     temporary = output.with_name(output.name + ".writing")
@@ -128,7 +130,8 @@ def _save(view: Tables, text: str, kind: str, output: Path | None, force: bool, 
             lines = table_lines(collected(view.relations(), text, limit=limit))
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         else:
-            write(view.relations(), text, kind, temporary, limit=limit)
+            with temporary.open("wb") as file:  # by handle: polars takes no name that is no UTF-8
+                write(view.relations(), text, kind, file, limit=limit)
         temporary.replace(output)
     except OSError as error:
         raise DiskError(f"cannot write {output}: {error.strerror or error}") from None
