@@ -268,3 +268,13 @@ def test_hostile_snapshots(tmp_path: Path) -> None:
         writer.close(trace.manifest["end"])
         with pytest.raises(TraceDamaged, match="snapshot"):
             Replay(Trace.open(tmp_path / f"{name}.tkt")).run()
+
+
+def test_the_vmm_asks_sets_and_reads_back(tmp_path: Path) -> None:
+    """KVM_HAS, KVM_SET and KVM_GET_DEVICE_ATTR of each vCPU's structure stand in the trace (docs/pvtime.md 3.10)."""
+    path = life(tmp_path / "a.tkt", "hello", vcpus=2)
+    asked = [row for row in rows(path, "directives") if row["kind"].startswith("attribute_")]
+    assert [(row["kind"], row["vcpu"], row["ipa"], row["value"], row["result"]) for row in asked] == [
+        ("attribute_has", 0, None, None, 0), ("attribute_set", 0, PAGE, None, 0), ("attribute_get", 0, None, PAGE, 0),
+        ("attribute_has", 1, None, None, 0), ("attribute_set", 1, PAGE + 64, None, 0), ("attribute_get", 1, None, PAGE + 64, 0),
+    ]  # fmt: skip

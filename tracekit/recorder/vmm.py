@@ -96,6 +96,7 @@ class Vmm:
     def _place_structures(self) -> None:
         hypervisor = self._session.hypervisor
         for vcpu, places in enumerate(hypervisor.placements()):
+            self.tell("attribute_has", vcpu, result=hypervisor.attributes.has(vcpu))
             for ipa in places:
                 self.tell("attribute_set", vcpu, ipa=ipa, result=hypervisor.set_base(vcpu, ipa))
             self._get_attribute(vcpu)
