@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -84,6 +85,8 @@ def write(
             raise BrokenPipeError from None
         if isinstance(error, OSError):
             raise
+        if "No space left on device" in str(error) or "transport error" in str(error):  # what parquet makes of an OSError
+            raise OSError(errno.EIO, "the disk is full or cannot be written") from None
         raise _explained(error, query, tables) from None
 
 

@@ -6,6 +6,7 @@ this floor up into a wing.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -37,6 +38,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "unpack": ("tracekit.formats.cli:unpack", "Make a directory of a packed trace."),
     "verify": ("tracekit.formats.cli:verify", "Check every hash, schema and cross-reference, without running anything."),
 }
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what stdout may say when it is a file on a full or broken disk
 
 
 class LazyGroup(click.Group):
@@ -100,6 +104,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:  # our own mistake: never 1, a CI job must not read it as a finding
+        if isinstance(error, OSError) and error.errno in FULL:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer would fail at exit again
+            click.echo(f"tracekit: cannot write the output: {error.strerror}", err=True)
+            sys.exit(2)
         if os.environ.get("TRACEKIT_DEBUG"):
             traceback.print_exc()
         last = traceback.extract_tb(error.__traceback__)[-1]

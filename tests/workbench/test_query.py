@@ -145,6 +145,17 @@ def test_nobody_reads(run: Path, kind: str) -> None:
     assert process.stderr.read() == b"" and process.wait() == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full")
+@pytest.mark.parametrize("kind", ["table", "csv", "json", "parquet", "arrow"])
+def test_a_full_disk(run: Path, kind: str) -> None:
+    """Trouble, in one line: no internal error, and no exit code of a finding."""
+    command = [sys.executable, "-m", "tracekit.cli", "query", str(run), "SELECT * FROM pvtime", "--format", kind]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("tracekit: cannot write the output: "), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_names_that_are_no_utf8(run: Path, tmp_path: Path) -> None:
     """Every command that names a trace in what it writes takes a name that Linux allows and UTF-8 does not."""
     odd = tmp_path / "odd\udcff.tkt"

@@ -116,7 +116,12 @@ def _save(view: Tables, text: str, kind: str, output: Path | None, force: bool, 
     from tracekit.analyzers.query import collected, table_lines, write
 
     if output is None:
-        write(view.relations(), text, kind, sys.stdout.buffer, limit=limit)
+        try:
+            write(view.relations(), text, kind, sys.stdout.buffer, limit=limit)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise DiskError(f"cannot write the output: {error.strerror or error}") from None
         return
     if output.exists() and not force:
         raise InputError(f"{output} exists; --force replaces it")
