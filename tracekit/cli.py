@@ -42,6 +42,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what stdout may say when it is a file on a full or broken disk
 
+NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)  # what may be wrong with a path that was given
+
 
 class LazyGroup(click.Group):
     """Lists commands from the table; loads one when it is called."""
@@ -107,6 +109,10 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno in FULL:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer would fail at exit again
             click.echo(f"tracekit: cannot write the output: {error.strerror}", err=True)
+            sys.exit(2)
+        if isinstance(error, OSError) and error.errno in NAMES and error.filename is not None:
+            name = str(error.filename)
+            click.echo(f"tracekit: {error.strerror}: {name if len(name) <= 100 else name[:100] + '...'}", err=True)
             sys.exit(2)
         if os.environ.get("TRACEKIT_DEBUG"):
             traceback.print_exc()

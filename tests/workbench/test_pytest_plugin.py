@@ -106,10 +106,10 @@ def test_a_failing_assertion(pytester: pytest.Pytester) -> None:
             assert tracekit_run("a.toml").metrics["steal.total_ns"] == 0
         """,
     )
-    done = run(pytester, f"--basetemp={pytester.path / 'base'}")
+    done = run(pytester, f"--basetemp={pytester.path / 'the base'}")
     done.assert_outcomes(failed=1)
-    (left,) = pytester.path.joinpath("base").rglob("*.tkt")
-    done.stdout.fnmatch_lines(["*tracekit*", f"tracekit replay {left}"])
+    (left,) = pytester.path.joinpath("the base").rglob("*.tkt")
+    done.stdout.fnmatch_lines(["*tracekit*", f"tracekit replay '{left}'"])
 
 
 def test_baselines(pytester: pytest.Pytester) -> None:
@@ -155,12 +155,18 @@ def test_trouble(pytester: pytest.Pytester) -> None:
         def test_replays_only(tracekit_run):
             run = tracekit_run("a.toml", invariants=False, max_vtime="3ms")
             assert run.metrics["run.powered_off"] == 0
+        def test_bundled(tracekit_run):
+            tracekit_run("hello")
         """,
     )
+    pytester.mkdir("hello")  # a folder is no guest
     done = run(pytester)
-    done.assert_outcomes(failed=2, passed=1)
+    done.assert_outcomes(failed=2, passed=2)
     done.stdout.fnmatch_lines(["*tracekit: cannot read the scenario *none.toml*", "*tracekit: vcpu: no such option*"])
     done.stdout.no_fnmatch_line("*Traceback*")
+    done = run(pytester, "-k", "bundled", "--tracekit-traces", "a.toml")
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(["*tracekit: cannot keep traces in */a.toml: File exists*"])
 
 
 def test_a_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,8 @@ def test_trouble(run: Path, tmp_path: Path) -> None:
         ([run, "SELECT * FROM read_parquet('/no/such')"], "No such file or directory"),
         ([run, "SELECT columns('(') FROM schedule"], "tracekit: polars cannot answer that"),
         ([run, "SELECT \udcff FROM schedule"], "SELECT \\udcff FROM"),
+        ([CALLS + " -- swapped" + " " * 300, run], "File name too long: SELECT function"),
+        ([run, CALLS, "-o", ".", "--force"], "is a folder"),
         ([run, CALLS, "-o", "/dev/stdout", "--force"], "is no regular file"),
         ([run, CALLS, "-o", taken], "exists; --force replaces it"),
         ([run, CALLS, "-o", tmp_path / "no" / "x.csv"], "does not exist"),

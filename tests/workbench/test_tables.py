@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -225,14 +226,14 @@ def test_pruning_prunes() -> None:
 
 def test_thin_traces_say_so_once(run: Path, tmp_path: Path) -> None:
     """A table that is not whole warns once, with a command that works; at the right capture level nothing is said."""
-    t = tracekit.open(run)
+    t = tracekit.open(shutil.copytree(run, tmp_path / "it's a run.tkt"))
     with pytest.warns(tracekit.ThinTraceWarning, match="captured thin") as caught:
         thin = t.memory_writes
     assert len(caught) == 1 and caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert t.memory_writes.collect().height == t.sql("SELECT count(*) FROM memory_writes").item()
-    command = str(caught[0].message).split("`")[1].split()
+    command = shlex.split(str(caught[0].message).split("`")[1])
     assert command[:2] == ["tracekit", "replay"]
     assert tracekit.replay(command[2], capture=command[4], output=command[6]).is_identical
     with warnings.catch_warnings():

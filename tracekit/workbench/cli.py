@@ -123,9 +123,11 @@ def _save(view: Tables, text: str, kind: str, output: Path | None, force: bool, 
         except OSError as error:
             raise DiskError(f"cannot write the output: {error.strerror or error}") from None
         return
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; -o names a file")
     if output.exists() and not force:
         raise InputError(f"{output} exists; --force replaces it")
-    if output.exists() and not output.is_file() and not output.is_dir():
+    if output.exists() and not output.is_file():
         raise InputError(f"{output} is no regular file (a device or a pipe); without -o the answer goes to stdout")
     if not output.parent.is_dir():
         raise DiskError(f"cannot write {output}: the folder {output.parent} does not exist")

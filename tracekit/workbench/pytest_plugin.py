@@ -6,6 +6,7 @@ Installed with tracekit. Until a test asks for the fixture it prints and loads n
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Collection, Generator
 from pathlib import Path
@@ -69,17 +70,20 @@ def tracekit_run(
         scenario: str | Path | dict[str, Any] | Scenario, *, name: str | None = None, replay: bool = True, invariants: bool = True,
         may_break: Collection[str] = (), baseline: str | Path | None = None, thresholds: str | Path | None = None, **options: Any,
     ) -> Run:  # fmt: skip
-        from tracekit.formats.errors import TracekitError
+        from tracekit.formats.errors import DiskError, TracekitError
         from tracekit.workbench.checked import run_checked
         from tracekit.workbench.running import configured
 
-        if isinstance(scenario, str | Path) and (here / scenario).exists():
+        if isinstance(scenario, str | Path) and (here / scenario).is_file():
             scenario = here / scenario
         named = name or (Path(scenario).stem if isinstance(scenario, str | Path) else "run")
         path = folder / f"{_file_name(item.nodeid)}-{len(runs)}-{_file_name(named)}.tkt"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            runs.append((f"tracekit replay {path}", path))
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DiskError(f"cannot keep traces in {folder}: {error.strerror}") from None
+            runs.append((f"tracekit replay {shlex.quote(str(path))}", path))
             done = run_checked(
                 configured(scenario, options),
                 path,
@@ -91,7 +95,7 @@ def tracekit_run(
                 is_updating=bool(request.config.getoption("--tracekit-update")),
             )
         except TracekitError as error:
-            if not path.exists():
+            if runs and runs[-1][1] == path and not path.exists():
                 runs.pop()
             pytest.fail(f"tracekit: {error}", pytrace=False)
         runs[-1] = done.replay_command, path

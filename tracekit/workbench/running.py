@@ -65,7 +65,7 @@ def configured(guest: str | Path | Scenario | Mapping[str, Any], options: Mappin
 def guest_file(guest: str | Path) -> Path:
     """A guest's file; a bare name that is no file here may be that of a bundled guest."""
     path = Path(guest)
-    if not path.exists() and len(path.parts) == 1 and bundled_guest(str(guest)).is_file():
+    if not path.is_file() and len(path.parts) == 1 and bundled_guest(str(guest)).is_file():
         return bundled_guest(str(guest))
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 from abc import ABC, abstractmethod
 from typing import Any
@@ -131,8 +132,8 @@ class Tables(ABC):
         path, level = thin
         wanted = WHOLE_AT[name][0]
         kept = "nothing" if name == "blocks" else "host accesses, stolen-time structures and watched ranges only"
-        target = path.removesuffix(".tkt") + f".{wanted}.tkt"
-        return f"{path} was captured {level}: {name} holds {kept}; `tracekit replay {path} --capture {wanted} -o {target}` makes a trace with the rest"
+        target = shlex.quote(path.removesuffix(".tkt") + f".{wanted}.tkt")
+        return f"{path} was captured {level}: {name} holds {kept}; `tracekit replay {shlex.quote(path)} --capture {wanted} -o {target}` makes a trace with the rest"
 
     def _warn(self, name: str, level: int) -> None:
         """Once for each table; level: how many calls above the user's line is."""
