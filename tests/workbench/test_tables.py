@@ -290,6 +290,18 @@ def test_unknown_policy(run: Path) -> None:
             analysis(policy="mine")
 
 
+@pytest.mark.parametrize(
+    ("between", "message"),
+    [("2ms", "two times"), (("2ms",), "two times"), (("3ms", "2ms"), "no time lies"), ((5, 5), "no time lies")],
+)
+def test_no_such_window(run: Path, between: Any, message: str) -> None:
+    """A window that no time lies in is a mistake, not an empty answer."""
+    t = tracekit.open(run)
+    for analysis in (t.runtime, t.waits):
+        with pytest.raises(tracekit.InputError, match=message):
+            analysis(between=between)
+
+
 def test_threads_and_copies(long: Path, tmp_path: Path) -> None:
     """A packed trace may be read from many threads at once; a copy has a file of its own, and closing one leaves the other open."""
     pack(long, tmp_path / "packed.tkt")

@@ -138,7 +138,13 @@ class TraceView(Tables):
         return self._runtime(over, between).waits
 
     def _runtime(self, over: str | int | None, between: tuple[str | int, str | int] | None) -> Runtime:
-        limits = None if between is None else (_ns(between[0]), _ns(between[1]))
+        limits = None
+        if between is not None:
+            if isinstance(between, str) or len(between) != 2:
+                raise InputError(f"between = {between!r}: must be two times, the second left out")
+            limits = _ns(between[0]), _ns(between[1])
+            if not 0 <= limits[0] < limits[1]:
+                raise InputError(f"between = {between!r}: no time lies between them")
         return runtime(self.trace, over_ns=None if over is None else _ns(over), between=limits)
 
     def calls(self, *, by: str | None = None) -> DataFrame:
