@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -38,6 +39,8 @@ def report(
     """
     if output.exists() and not force:
         raise InputError(f"{output} exists; --force replaces it")
+    if output.exists() and not output.is_file():
+        raise InputError(f"{output} is no regular file; it is not replaced")
     from_ns = None if from_ is None else parse_duration_ns(from_)
     to_ns = None if to is None else parse_duration_ns(to)
     from tracekit.analyzers.report.bundle import library
@@ -47,9 +50,13 @@ def report(
     page = page_of([one for one in (trace, other) if one is not None], from_ns=from_ns, to_ns=to_ns, policy=policy).encode(
         "utf-8", "backslashreplace"
     )
+    part = output.with_name(f"{output.name}.part")  # an old page stays until the new one is whole
     try:
-        output.write_bytes(page)
+        part.write_bytes(page)
+        part.replace(output)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink()
         raise InputError(f"{output}: cannot be written ({error.strerror})") from None
     if as_json:
         click.echo(json.dumps({"page": str(output), "bytes": len(page)}))

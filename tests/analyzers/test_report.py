@@ -275,6 +275,11 @@ def test_command(tmp_path: Path) -> None:
     assert not (tmp_path / "b.html").exists()
     away = tracekit("report", tmp_path / "a.tkt", "-o", tmp_path / "no" / "b.html")
     assert away.returncode == 2 and "cannot be written" in away.stderr
+    inside = tracekit("report", tmp_path / "a.tkt", "-o", page / "b.html")
+    assert inside.returncode == 2 and "cannot be written" in inside.stderr
+    device = tracekit("report", tmp_path / "a.tkt", "-o", "/dev/stdout", "--force")
+    assert device.returncode == 2 and "no regular file" in device.stderr
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.tkt", "page.html"]
 
 
 def test_missing_extra_is_named(tmp_path: Path) -> None:
