@@ -41,14 +41,15 @@ class Handmade:
         self.recovered: list[str] | None = None
         self.reason = "power_off"
         kinds = ["vcpu"] * vcpus + ["neighbour"] * neighbours
+        described = {
+            "vcpus": vcpus, "ram_base": 0x4000_0000, "ram_size": 1 << 24, "reserved": [], "segments": [],
+            "pv_structures": [self.base(vcpu) for vcpu in range(vcpus)], **(machine or {}),
+        }  # fmt: skip
         self._manifest = {
             "format": {"name": "tracekit-trace", "major": MAJOR, "minor": MINOR, "quirks": []},
             "complete": True,
             "scenario": {"host": {"pcpus": pcpus}, "hypervisor": {"publication": "kvm", **hypervisor}},
-            "machine": {
-                "vcpus": vcpus, "ram_base": 0x4000_0000, "ram_size": 1 << 24, "reserved": [], "segments": [],
-                "pv_structures": [self.base(vcpu) for vcpu in range(vcpus)], **(machine or {}),
-            },
+            "machine": {key: value for key, value in described.items() if value is not None},
             "threads": [{"thread": n, "kind": kind, "name": f"{kind}{n}"} for n, kind in enumerate(kinds)],
             "images": [],
         }  # fmt: skip

@@ -69,7 +69,7 @@ def test_other_seeds(recordings: Any) -> None:
     chosen = scenario("steal", host=busy_host(policy="chaos"))
     paths = [recordings(replace(chosen, seed=seed)) for seed in (1, 2)]
     found = diff(*(Trace.open(path) for path in paths))
-    assert found.first is not None and found.first.table == "schedule" and found.first.place == (0, 9)
+    assert found.first is not None and found.first.table == "schedule" and found.first.place == (0, 11)
     assert found.cause is not None
     assert found.cause.sentence == (
         "decision 3: at position 0 A ran vCPU 0 on pCPU 0, B ran neighbour0 there (the scenarios differ in seed: 1 in A, 2 in B)"
