@@ -3,7 +3,9 @@
  * The engine's memory hooks have habits of their own; a row is an architectural piece of at most 8 bytes (SPEC "memory_writes"):
  * DC ZVA arrives as 66 single bytes and becomes eight rows; a store over a page boundary becomes one row for each byte; a failed CAS
  * writes the old value back and becomes none; STXR's inner load is no load. */
+#include "clock.h"
 #include "engine.h"
+#include "registers.h"
 
 #include <string.h>
 

@@ -174,14 +174,33 @@ Access tk_decode_access(uint32_t word);
 bool tk_is_cas(uint32_t word), tk_is_casp(uint32_t word), tk_is_store_exclusive(uint32_t word), tk_is_dc_zva(uint32_t word);
 bool tk_decode_msr_immediate(uint32_t word, uint32_t *esr);
 
-/* engine.c */
-void tk_look_before_blocks(Engine *e);
-uint64_t tk_pc(Engine *e);
-uint64_t tk_register(Engine *e, int n);
-uint64_t tk_position_at(const Engine *e, uint64_t pc);
-uint64_t tk_ns_at(const Engine *e, uint64_t position);
+/* clock.c; see also clock.h */
+bool tk_timer_is_due(const Engine *e);
+TK_EXPORT void tk_plan(Engine *e);
+
+/* exceptions.c */
 const uint8_t *tk_code_word(Engine *e, uint64_t pc);
 bool tk_access_address(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, uint64_t *va);
+void tk_enter_exception(Engine *e, bool irq, uint64_t elr, uint32_t esr, bool has_far, uint64_t far);
+void tk_external_abort(Engine *e, int error);
+void tk_hook_intr(uc_engine *, uint32_t number, void *user);
+bool tk_hook_unmapped(uc_engine *, int type, uint64_t pa, int size, int64_t value, void *user);
+
+/* blocks.c */
+void tk_look_before_blocks(Engine *e);
+void tk_stop(Engine *e);
+void tk_hook_block(uc_engine *, uint64_t pc, uint32_t size, void *user);
+void tk_hook_block_captured(uc_engine *, uint64_t pc, uint32_t size, void *user);
+void tk_hook_block_counting(uc_engine *, uint64_t pc, uint32_t size, void *user);
+void tk_hook_code(uc_engine *, uint64_t pc, uint32_t size, void *user);
+
+/* sysregs.c */
+uint32_t tk_hook_mrs(uc_engine *, int reg, const CpReg *r, void *user);
+uint32_t tk_hook_msr(uc_engine *, int reg, const CpReg *r, void *user);
+
+/* coherence.c */
+TK_EXPORT void tk_flush_code(Engine *e);
+uint32_t tk_hook_sys(uc_engine *, int reg, const CpReg *r, void *user);
 
 /* capture.c */
 void tk_hook_write(uc_engine *, int type, uint64_t pa, int size, int64_t value, void *user);

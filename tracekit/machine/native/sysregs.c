@@ -1,0 +1,74 @@
+/* System registers that the machine keeps itself: timers and counters, those that would read the host, the vCPU's number. */
+#include "clock.h"
+#include "engine.h"
+#include "registers.h"
+
+/* The counter as the guest sees it: never behind what any vCPU of the board has read. */
+static uint64_t counter_ns(Engine *e) {
+  uint64_t now = tk_ns_at(e, e->s.event_position);
+  return now > e->s.counter_high_ns ? now : e->s.counter_high_ns;
+}
+static bool el0_may_not(Engine *e, uint32_t crm) { /* CNTKCTL_EL1: EL0PCTEN, EL0VCTEN, EL0VTEN, EL0PTEN */
+  if (read32(e, e->id.pstate) & PSTATE_EL) return false;
+  uint64_t control = read_system(e, 3, 0, 14, 1, 0);
+  return crm == 0 ? (control & 3) == 0 : crm == 3 ? !(control >> 8 & 1) : !(control >> 9 & 1);
+}
+static bool is_timer(const CpReg *r) { return r->op0 == 3 && r->op1 == 3 && r->crn == 14 && (r->crm == 0 || r->crm == 2 || r->crm == 3); }
+
+uint32_t tk_hook_mrs(uc_engine *uc, int reg, const CpReg *r, void *user) {
+  (void)uc;
+  Engine *e = user;
+  State *s = &e->s;
+  if (is_timer(r)) {
+    if (el0_may_not(e, r->crm)) return 0; /* the engine's own check traps it */
+    tk_note_event(e, tk_pc(e));
+    uint64_t now = counter_ns(e) >> 4, v;
+    if (r->crm == 0) {
+      if (r->op2 == 0) return 0; /* CNTFRQ_EL0: a constant */
+      if (r->op2 > 2) return 0;
+      s->counter_high_ns = counter_ns(e);
+      v = now;
+    } else {
+      const Timer *t = &s->timer[s->vcpu][r->crm == 3 ? 0 : 1];
+      if (r->op2 == 0) v = (uint64_t)(int64_t)(int32_t)(uint32_t)(t->cval - now) & 0xffffffffu;
+      else if (r->op2 == 1) v = t->ctl | (t->ctl & 1 && now >= t->cval ? 4u : 0u);
+      else if (r->op2 == 2) v = t->cval;
+      else return 0;
+    }
+    write64(e, reg, v);
+    return 1;
+  }
+  if (r->op0 == 3 && r->op1 == 3 && r->crn == 9 && r->crm == 13 && r->op2 == 0) { /* PMCCNTR_EL0 reads the host's clock */
+    if (!(read32(e, e->id.pstate) & PSTATE_EL)) return 0;
+    write64(e, reg, 0);
+    return 1;
+  }
+  if (r->op0 == 3 && r->op1 == 3 && r->crn == 2 && r->crm == 4) { /* RNDR, RNDRRS read the host's random source */
+    uint64_t x = s->random_state;
+    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+    s->random_state = x;
+    write64(e, reg, x);
+    write32(e, e->id.nzcv, 0);
+    return 1;
+  }
+  if (r->op0 == 3 && r->op1 == 0 && r->crn == 0 && r->crm == 0 && r->op2 == 5 && read32(e, e->id.pstate) & PSTATE_EL) { /* MPIDR_EL1 */
+    write64(e, reg, 0x80000000u | s->vcpu);
+    return 1;
+  }
+  return 0;
+}
+uint32_t tk_hook_msr(uc_engine *uc, int reg, const CpReg *r, void *user) {
+  (void)uc, (void)reg;
+  Engine *e = user;
+  if (!is_timer(r) || r->crm == 0 || r->op2 > 2 || el0_may_not(e, r->crm)) return 0;
+  tk_note_event(e, tk_pc(e));
+  uint32_t which = r->crm == 3 ? 0 : 1;
+  Timer *t = &e->s.timer[e->s.vcpu][which];
+  uint64_t now = counter_ns(e) >> 4;
+  if (r->op2 == 0) t->cval = now + (uint64_t)(int64_t)(int32_t)(uint32_t)r->val;
+  else if (r->op2 == 1) t->ctl = r->val & 3;
+  else t->cval = r->val;
+  e->call.timer_changed(which);
+  tk_plan(e);
+  return 1;
+}
