@@ -7,11 +7,12 @@
 // The kernel's command line (`tracekit record --append`) may say:
 //   tracekit.readings=N      intervals between readings (5)
 //   tracekit.interval=N      their length in ms (100)
+//   tracekit.loops=N         before that, N times what a boot does much of: a process with pages of its own asks the kernel for things, and ends (0)
 //   tracekit.mode=hotplug    afterwards each secondary CPU goes down and up through /sys, with readings before, between and after
 typedef unsigned long u64;
 typedef long s64;
 enum { SYS_MOUNT = 40, SYS_OPENAT = 56, SYS_CLOSE = 57, SYS_READ = 63, SYS_WRITE = 64, SYS_NANOSLEEP = 101,
-       SYS_SETAFFINITY = 122, SYS_REBOOT = 142, SYS_CLONE = 220 };
+       SYS_EXIT = 93, SYS_SETAFFINITY = 122, SYS_REBOOT = 142, SYS_CLONE = 220, SYS_WAIT4 = 260 };
 #define READINGS 5
 #define INTERVAL_MS 100
 
@@ -39,7 +40,7 @@ static char *decimal(char *to, u64 value) {
   while (n) *to++ = digits[--n];
   return to;
 }
-static char text[8192], line[128];
+static char text[8192], line[128], pages[64][4096];
 static s64 read_file(const char *name) { // into text, which ends with 0
   s64 fd = call(SYS_OPENAT, -100, (s64)name, 0, 0, 0);
   s64 n = call(SYS_READ, fd, (s64)text, sizeof text - 1, 0, 0);
@@ -104,6 +105,17 @@ static void burn(int cpu, int returns) { // returns: goes back to its CPU when t
     __asm__ volatile("" : "+r"(x)); // the compiler must not leave it out
   }
 }
+static void work(void) { // one loop
+  s64 child = call(SYS_CLONE, 17, 0, 0, 0, 0);
+  if (child == 0) {
+    for (u64 i = 0; i < sizeof pages / sizeof *pages; i++) pages[i][i] = (char)i;
+    read_file("/proc/stat");
+    read_file("/proc/meminfo");
+    read_file("/proc/self/maps");
+    call(SYS_EXIT, 0, 0, 0, 0, 0);
+  }
+  call(SYS_WAIT4, child, 0, 0, 0, 0);
+}
 static void nap(s64 ms) {
   s64 time[2] = {ms / 1000, ms % 1000 * 1000000};
   call(SYS_NANOSLEEP, (s64)time, 0, 0, 0, 0);
@@ -122,6 +134,7 @@ void _start(void) {
   read_file("/proc/cmdline");
   s64 readings = number(option("tracekit.readings="), READINGS), interval = number(option("tracekit.interval="), INTERVAL_MS);
   int hotplug = option("tracekit.mode=hotplug") != 0;
+  for (s64 loops = number(option("tracekit.loops="), 0); loops > 0; loops--) work();
   s64 end;
   int cpus = cpus_of(read_file("/proc/stat"), &end);
   for (int cpu = 0; cpu < cpus; cpu++)
