@@ -13,6 +13,7 @@ from tracekit.formats.tables import MAJOR, MINOR, TABLES
 NAME = "trace.json"
 FORMAT = "tracekit-trace"
 MANIFEST_BYTES_MAX = 64 << 20
+CHECKPOINTS_MAX = 512
 VCPUS_MAX = 1 << 16  # the column vcpu is u16
 _HEX = frozenset("0123456789abcdef")
 
@@ -89,6 +90,7 @@ def check(manifest: Mapping[str, Any], where: str) -> None:
             raise ValueError("it is not marked complete")
         for key in ("position", "sequence", "vtime_ns"):
             _natural(manifest["end"][key])
+        _check_checkpoints(manifest)
         for index, thread in enumerate(manifest["threads"]):
             if thread["thread"] != index or thread["kind"] not in ("vcpu", "neighbour", "vmm"):
                 raise ValueError(f"thread {index}")
@@ -97,6 +99,33 @@ def check(manifest: Mapping[str, Any], where: str) -> None:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise TraceDamaged(f"{where}: the manifest has not the form it must have ({error})") from None
+
+
+def _check_checkpoints(manifest: Mapping[str, Any]) -> None:
+    """Ascending, none behind the end, each of a file of its own. Traces before 1.2 list none."""
+    listed = manifest.get("checkpoints", [])
+    _kind(manifest, "checkpoints", list)
+    if len(listed) > CHECKPOINTS_MAX:
+        raise ValueError(f"{len(listed)} checkpoints; there are at most {CHECKPOINTS_MAX}")
+    before, files = -1, set()
+    for one in listed:
+        if set(one) != {"position", "sequence", "vtime_ns", "file", "bytes", "pages"}:
+            raise ValueError("a checkpoint with other keys than it must have")
+        for key in ("position", "sequence", "vtime_ns", "bytes", "pages"):
+            _natural(one[key])
+        _hash(one["file"].removeprefix("checkpoints/").removesuffix(".ckpt"))
+        if one["file"] != checkpoint_file(one["file"][12:-5]) or one["file"] in files:
+            raise ValueError(f"a checkpoint in file {one['file']}")
+        end = manifest["end"]["position"], manifest["end"]["sequence"]
+        if one["position"] <= before or (one["position"], one["sequence"]) > end:
+            raise ValueError(f"a checkpoint at position {one['position']}")
+        before = one["position"]
+        files.add(one["file"])
+
+
+def checkpoint_file(sha256: str) -> str:
+    """The name inside a trace of the checkpoint file with that SHA-256."""
+    return f"checkpoints/{sha256}.ckpt"
 
 
 def _check_description(manifest: Mapping[str, Any]) -> None:

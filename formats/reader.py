@@ -9,15 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-import zstandard
-
 from tracekit.formats import arrow
 from tracekit.formats import manifest as manifests
 from tracekit.formats.arrow import Row
+from tracekit.formats.checkpoints import FOLDER, Checkpoints, entries_of
 from tracekit.formats.errors import InputError, NotATraceError, TraceDamaged, TraceIncompleteError
+from tracekit.formats.frames import inflate
 from tracekit.formats.tables import TABLES
 from tracekit.formats.writer import IMAGES, PARTIAL_SUFFIX, partial_path
 
+_OURS = (f"{IMAGES}/", f"{FOLDER}/")
 PACKED_MAGIC = b"PK\x03\x04"
 
 
@@ -169,22 +170,23 @@ class Trace:
     def expected_files(self) -> set[str]:
         """Every file that the manifest speaks of."""
         images = {f"{IMAGES}/{image['sha256']}.zst" for image in self.manifest["images"]}
-        return {manifests.NAME, *(table.file for table in TABLES.values()), *images}
+        checkpoints = (entry.file for entry in entries_of(self.manifest))
+        return {manifests.NAME, *(table.file for table in TABLES.values()), *images, *checkpoints}
 
     def check_files(self) -> None:
         """Every file is there, in its size, and none that does not belong. Errors: TraceDamaged."""
         expected, found = self.expected_files(), set(self.store.names())
         for name in sorted(expected - found):
             raise TraceDamaged(f"{self.path}: {name} is missing; `tracekit recover` saves what is left")
-        stray = sorted(name for name in found - expected if name.endswith(".arrow") or name.startswith(f"{IMAGES}/"))
+        stray = sorted(name for name in found - expected if name.endswith(".arrow") or name.startswith(_OURS))
         if stray:
             raise TraceDamaged(f"{self.path}: {stray[0]} does not belong to this trace")
-        for name, table in TABLES.items():
-            size, wanted = self.store.size(table.file), self.manifest["tables"][name]["bytes"]
+        sizes = {table.file: self.manifest["tables"][name]["bytes"] for name, table in TABLES.items()}
+        sizes |= {entry.file: entry.bytes for entry in entries_of(self.manifest)}
+        for name, wanted in sizes.items():
+            size = self.store.size(name)
             if size != wanted:
-                raise TraceDamaged(
-                    f"{self.path}/{table.file}: {size} bytes instead of {wanted}; `tracekit recover` saves what is left"
-                )
+                raise TraceDamaged(f"{self.path}/{name}: {size} bytes instead of {wanted}; `tracekit recover` saves what is left")
 
     def check_all(self) -> None:
         """Every hash of every file. Errors: TraceDamaged."""
@@ -195,6 +197,13 @@ class Trace:
                 raise TraceDamaged(f"{self.path}/{table.file}: altered outside its batches (SHA-256 does not agree)")
         for image in self.manifest["images"]:
             self.image(image["sha256"])
+        checkpoints = self.checkpoints()
+        for k in range(len(checkpoints.entries)):
+            checkpoints.check_hash(k)
+
+    def checkpoints(self) -> Checkpoints:
+        """The run's checkpoints."""
+        return Checkpoints(self)
 
     def hash_of(self, file: str) -> str:
         """SHA-256 of a whole file."""
@@ -260,9 +269,9 @@ class Trace:
         if len(raw) != stored["bytes"] or hashlib.sha256(raw).hexdigest() != stored["sha256"]:
             raise TraceDamaged(f"{self.path}/{name}: altered (SHA-256 does not agree); the guest cannot be had from this trace")
         try:
-            data = zstandard.ZstdDecompressor().decompress(raw, max_output_size=entry["size"] + 1)
-        except zstandard.ZstdError as error:
+            data = inflate(raw, entry["size"])
+        except ValueError as error:
             raise TraceDamaged(f"{self.path}/{name}: damaged ({error})") from None
-        if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != sha256:
+        if hashlib.sha256(data).hexdigest() != sha256:
             raise TraceDamaged(f"{self.path}/{name}: not the image that its name says (SHA-256 does not agree)")
         return data

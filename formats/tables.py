@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MAJOR, MINOR = 1, 1
+MAJOR, MINOR = 1, 2
 BATCH_ROWS = 65_536
 THICK_SEQUENCE = 0x8000_0000
 DIGEST_BYTES = 32

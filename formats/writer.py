@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import zstandard
 from tracekit.formats import arrow
 from tracekit.formats import manifest as manifests
 from tracekit.formats.arrow import ArrowFile, Row
+from tracekit.formats.checkpoints import CheckpointWriter, Page
 from tracekit.formats.errors import DiskError, TraceExistsError
 from tracekit.formats.manifest import canonical
 from tracekit.formats.tables import BATCH_ROWS, TABLES
@@ -150,6 +151,7 @@ class TraceWriter:
             raise DiskError(f"cannot write {path}: the folder {path.parent} does not exist")
         self._manifest = dict(manifest)
         self._manifest.setdefault("images", [])
+        self._manifest.pop("checkpoints", None)
         self._chain = "0" * 64
         self._commits = 0
         self._journalled = dict.fromkeys(TABLES, 0)
@@ -162,6 +164,7 @@ class TraceWriter:
         with disk_errors(self.partial):
             (self.partial / IMAGES).mkdir()
             self._tables = {name: _TableWriter(self.partial, name) for name in TABLES}
+            self.checkpoints = CheckpointWriter(self.partial)
             self._journal = (self.partial / JOURNAL).open("wb", buffering=0)
             self._save_manifest({**self._manifest, "complete": False})
 
@@ -218,6 +221,13 @@ class TraceWriter:
             f"what was committed can be had with `tracekit recover {self.path}`"
         )
 
+    def add_checkpoint(
+        self, position: int, sequence: int, vtime_ns: int, state: Mapping[str, Any], changes: Iterable[tuple[int, Page]]
+    ) -> None:
+        """The machine before event (position, sequence). changes: as CheckpointWriter.add takes them. Errors: DiskError."""
+        with disk_errors(self.partial):
+            self.checkpoints.add(position, sequence, vtime_ns, state, changes)
+
     def commit(self, position: int, sequence: int, vtime_ns: int, open_rows: Mapping[str, Sequence[Row]] | None = None) -> None:
         """From here on a crash loses nothing before (position, sequence). open_rows: rows that are not finished yet."""
         tables: dict[str, Any] = {}
@@ -252,6 +262,7 @@ class TraceWriter:
                 compact = self._compacted(table)
                 entries[name] = compact.describe()
             manifest = {**self._manifest, "end": dict(end), "tables": entries, "complete": True}
+            manifest["checkpoints"] = [entry.describe() for entry in self.checkpoints.entries]
             self._save_manifest(manifest)
             (self.partial / JOURNAL).unlink()
             self._take_name()
