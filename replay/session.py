@@ -338,6 +338,7 @@ class Replay:
     def _states(self, event: Event) -> None:
         scope, _, _, memory = event.row[4:]
         board, vcpu = self.board, event.row[3]
+        board.mark()
         if scope == "vcpu" and vcpu is not None and 0 <= vcpu < board.config.vcpu_count:
             board.emit("states", vcpu, "vcpu", board.registers(vcpu).digest(), None, None)
         else:

@@ -45,6 +45,7 @@ class BoardConfig:
     ns_per_instruction is the rational numerator/denominator; exit_cost_ns is charged as RUN for each trap to the host (device
     access, hypercall). pv_structures: IPA of each stolen-time structure, whose every access is
     recorded; () for none. smc: `call` (as HVC, to the hypervisor) or `undefined` (an exception, as an old KVM injects it).
+    marks: whether mark() does what it says; recordings of format 1.1 and earlier were made without.
     """
 
     vcpu_count: int = 1
@@ -54,6 +55,7 @@ class BoardConfig:
     exit_cost_ns: int = 0
     pv_structures: tuple[int, ...] = ()
     smc: str = "call"
+    marks: bool = True
     engine: EngineConfig = field(default_factory=EngineConfig)
 
 
@@ -422,6 +424,12 @@ class Board:
                 out += int(timer.cval).to_bytes(8, "little") + bytes((timer.ctl, bool(timer.asserted)))
         out += int(self._state.counter_high_ns).to_bytes(8, "little") + int(self._state.random_state).to_bytes(8, "little")
         return bytes(out)
+
+    def mark(self) -> None:
+        """Make a place where portable values describe the machine: no exclusive monitor is set, no straight run is open. It is part of
+        the run, so a replay makes it at the same places. Spec: formats/SPEC.md "Time"."""
+        if self.config.marks:
+            self.engine.mark()
 
     def registers(self, vcpu: int) -> Registers:
         """The portable registers of a vCPU."""

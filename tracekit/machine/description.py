@@ -14,6 +14,7 @@ from tracekit.machine.native import VCPUS_MAX, WATCHES_MAX
 
 RAM_SIZE_MAX = 64 << 30
 SMC_CHOICES = ("call", "undefined")
+MARKS_CLEAR = "clear"  # exclusive monitors are cleared at every mark
 
 
 def describe_machine(
@@ -30,6 +31,7 @@ def describe_machine(
         "exit_cost_ns": config.exit_cost_ns,
         "pv_structures": list(config.pv_structures),
         "smc": config.smc,
+        **({"marks": MARKS_CLEAR} if config.marks else {}),
         "reserved": [list(one) for one in reserved],
         "watches": [list(watch) for watch in config.engine.watches],
         "entry": entry,
@@ -66,6 +68,7 @@ def board_config(machine: Mapping[str, Any], engine: EngineConfig) -> BoardConfi
             exit_cost_ns=int(machine["exit_cost_ns"]),
             pv_structures=tuple(int(ipa) for ipa in machine["pv_structures"]),
             smc=str(machine.get("smc", "call")),
+            marks=machine.get("marks") == MARKS_CLEAR,
             engine=replace(engine, cpu=str(machine["cpu"]), watches=watches),
         )
         possible = (
@@ -77,6 +80,7 @@ def board_config(machine: Mapping[str, Any], engine: EngineConfig) -> BoardConfi
             and 0 < denominator <= 1 << 16
             and config.engine.cpu in CPU_MODELS
             and config.smc in SMC_CHOICES
+            and machine.get("marks") in (None, MARKS_CLEAR)
             and len(watches) + config.vcpu_count <= WATCHES_MAX
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -6,7 +6,6 @@ Order of set-up, what is fixed at translation time, and why each call stands whe
 from __future__ import annotations
 
 import ctypes
-import mmap
 import platform
 import struct
 import sys
@@ -24,6 +23,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from tracekit.formats.errors import TracekitError
 from tracekit.machine import native
+from tracekit.machine.memory import anonymous
 from tracekit.machine.registers import PLAIN, PLAIN_IDS, SYSTEM, SYSTEM_IDS, VALUES, Registers, canonical
 
 CPU_MODELS = {"a53": arm.UC_CPU_ARM64_A53, "a72": arm.UC_CPU_ARM64_A72, "max": arm.UC_CPU_ARM64_MAX}
@@ -183,7 +183,7 @@ class Engine:
         self._lib = native.library()
         self._client = client
         self._failure: BaseException | None = None
-        self.ram = mmap.mmap(-1, ram_size)
+        self.ram = anonymous(ram_size)
         self._ram_pin = ctypes.c_char.from_buffer(self.ram)
         ram_address = ctypes.addressof(self._ram_pin)
         self._uc = uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM, CPU_MODELS[config.cpu])
@@ -293,6 +293,10 @@ class Engine:
     def switch(self, vcpu: int) -> None:
         """Load another vCPU's context; its exclusive monitor is cleared."""
         self._check(self._lib.tk_switch(self._handle, vcpu), "switch contexts")
+
+    def mark(self) -> None:
+        """Clear every vCPU's exclusive monitor and end the straight run of instructions that is being captured."""
+        self._check(self._lib.tk_mark(self._handle), "clear exclusive monitors")
 
     def set_clock(self, now_ns: int, remainder: int = 0) -> None:
         """Local time of the loaded vCPU at the present position."""

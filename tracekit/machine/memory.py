@@ -19,6 +19,16 @@ class GuestFault(Exception):
     """A host access to an address that no memory backs."""
 
 
+def anonymous(size: int) -> mmap.mmap:
+    """Zeroed memory of this process alone; what is never touched costs nothing.
+
+    Private where there is the choice: the system then knows at once what was never touched, and counts what it swaps out.
+    """
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
 class PhysicalMemory:
     """RAM at RAM_BASE and one more region of ordinary memory (`page`), which the engine sees as a device."""
 
@@ -82,7 +92,7 @@ def _touched_pages(ram: mmap.mmap) -> Iterator[int]:
         libc = ctypes.CDLL(None, use_errno=True)
         failed = libc.mincore(ctypes.c_void_p(ctypes.addressof(pin)), ctypes.c_size_t(len(ram)), resident)
         del pin
-        has_swap = _may_be_swapped()
+        has_swap = may_be_swapped()
         if not failed and not has_swap:
             per = system_page // PAGE_SIZE
             flags = bytes(resident).translate(_RESIDENT)
@@ -97,7 +107,7 @@ def _touched_pages(ram: mmap.mmap) -> Iterator[int]:
 _RESIDENT = bytes(value & 1 for value in range(256))  # bit 0 of mincore's answer; the rest is undefined
 
 
-def _may_be_swapped() -> bool:
+def may_be_swapped() -> bool:
     """A page that was swapped out is not resident, yet not zero."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
