@@ -11,7 +11,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
 from operator import lt
@@ -181,19 +181,19 @@ def encode_file(position: int, sequence: int, vtime_ns: int, state: bytes, chang
     return b"".join((head.encode(), state_frame, changes_frame, *frames))
 
 
-def encode_state(state: dict[str, Any]) -> bytes:
+def encode_state(state: Mapping[str, Any]) -> bytes:
     """A state as the file keeps it."""
-    return canonical(state)
+    return canonical(dict(state))
 
 
 def decode_state(raw: bytes) -> dict[str, Any]:
     """Errors: ValueError where it is no JSON object in canonical form."""
     try:
         state = json.loads(raw)
-        if not isinstance(state, dict) or canonical(state) != raw:
-            raise ValueError("its state is no canonical JSON object")
-    except (RecursionError, UnicodeError, OverflowError):
+    except (ValueError, RecursionError):
         raise ValueError("its state is no JSON") from None
+    if not isinstance(state, dict) or canonical(state) != raw:
+        raise ValueError("its state is no canonical JSON object")
     return state
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what the machine was at some marks, written and read. Spec: formats/SPEC.md "Checkpoints".
+"""Checkpoints of a run: what the machine was at some marks, as they are read. Spec: formats/SPEC.md "Checkpoints".
 
 A checkpoint holds the machine's state and the pages that changed since the one before it; the newest version of a page at checkpoint k
 is its last change at or before k, and a page that never changed is that of the initial memory.
@@ -7,23 +7,22 @@ is its last change at or before k, and a page that never changed is that of the 
 from __future__ import annotations
 
 import hashlib
-import os
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracekit.formats import checkpoint_file as layout
 from tracekit.formats.checkpoint_file import NO_PLACE, ZERO_DIGEST, ZERO_PAGE, Changes, Head
 from tracekit.formats.errors import TraceDamaged
-from tracekit.formats.frames import deflate, inflate
+from tracekit.formats.frames import inflate
 from tracekit.formats.manifest import checkpoint_file
 
 if TYPE_CHECKING:
     from tracekit.formats.reader import Trace
+    from tracekit.formats.writer import TraceWriter
 
 FOLDER = "checkpoints"
 PVTIME_PAGES = (0x090A_0000 >> 12, 0x090B_0000 >> 12)  # the dedicated page of stolen-time structures, 64 KiB
@@ -53,91 +52,6 @@ def entries_of(manifest: Mapping[str, Any]) -> tuple[Entry, ...]:
     return tuple(Entry(**one) for one in manifest.get("checkpoints", ()))
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------------
-
-
-class CheckpointWriter:
-    """Writes checkpoint files into a trace's folder. Errors of its methods: OSError."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.entries: list[Entry] = []
-
-    def add(
-        self,
-        position: int,
-        sequence: int,
-        vtime_ns: int,
-        state: Mapping[str, Any],
-        changes: Iterable[tuple[int, Page]],
-    ) -> Entry:
-        """Write one. changes: (index, page of 4096 bytes), indices ascending; a page is read once, when its turn comes."""
-        pages = _Pages()
-        for index, page in changes:
-            pages.add(index, page)
-        changed, frames = pages.finish()
-        raw = layout.encode_file(position, sequence, vtime_ns, layout.encode_state(dict(state)), changed, frames)
-        return self._listed(Entry(position, sequence, vtime_ns, self._store(raw), len(raw), len(changed.indices)))
-
-    def adopt(self, entry: Entry, raw: bytes) -> None:
-        """Take a file of another trace of the same run as it is; those before it must have been taken already."""
-        assert self._store(raw) == entry.file
-        self._listed(entry)
-
-    def _listed(self, entry: Entry) -> Entry:
-        assert not self.entries or self.entries[-1].position < entry.position
-        self.entries.append(entry)
-        return entry
-
-    def _store(self, raw: bytes) -> str:
-        name = checkpoint_file(hashlib.sha256(raw).hexdigest())
-        target = self._folder / name
-        target.parent.mkdir(exist_ok=True)
-        temporary = target.with_suffix(".new")
-        temporary.write_bytes(raw)
-        os.replace(temporary, target)
-        return name
-
-
-class _Pages:
-    """Gathers changed pages into frames; equal pages are kept once."""
-
-    def __init__(self) -> None:
-        self._indices, self._places = array("I"), array("I")
-        self._digests: list[bytes] = []
-        self._frames: list[bytes] = []
-        self._frame_pages = array("I")
-        self._waiting: list[Page] = []
-        self._known: dict[bytes, int] = {ZERO_DIGEST: NO_PLACE}
-
-    def add(self, index: int, page: Page) -> None:
-        digest = hashlib.sha256(page).digest()
-        place = self._known.get(digest)
-        if place is None:
-            place = len(self._frames) << 4 | len(self._waiting)
-            self._known[digest] = place
-            self._waiting.append(page)
-            if len(self._waiting) == layout.FRAME_PAGES_MAX:
-                self._flush()
-        self._indices.append(index)
-        self._places.append(place)
-        self._digests.append(digest)
-
-    def _flush(self) -> None:
-        self._frames.append(deflate(b"".join(self._waiting)))
-        self._frame_pages.append(len(self._waiting))
-        self._waiting.clear()
-
-    def finish(self) -> tuple[Changes, list[bytes]]:
-        if self._waiting:
-            self._flush()
-        lengths = array("I", map(len, self._frames))
-        return Changes(self._indices, self._places, lengths, self._frame_pages, b"".join(self._digests)), self._frames
-
-
-# --- reading ------------------------------------------------------------------------------------------------------------------
-
-
 class Checkpoints:
     """The checkpoints of an open trace. What a method reads of a file is checked first; errors of all: TraceDamaged, naming it.
 
@@ -148,10 +62,6 @@ class Checkpoints:
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self.entries = entries_of(trace.manifest)
-        machine = trace.manifest.get("machine", {})
-        base, size = int(machine.get("ram_base", 0)), int(machine.get("ram_size", 0))
-        ram = max(base >> 12, PVTIME_PAGES[1]), min(base + size >> 12, layout.SPACE_MASK + 1)
-        self._ranges = (PVTIME_PAGES, (ram[0], max(ram)))
         self._heads: dict[int, Head] = {}
         self._changes: dict[int, Changes] = {}
 
@@ -228,7 +138,10 @@ class Checkpoints:
 
     def check_hash(self, k: int) -> None:
         """Its bytes are those that its name says."""
-        name = self.entries[k].file
+        name, wanted = self.entries[k].file, self.entries[k].bytes
+        size = self._trace.store.size(name)
+        if size != wanted:
+            raise TraceDamaged(f"{self._where(k)}: {'missing' if size is None else f'{size} bytes instead of {wanted}'}")
         if checkpoint_file(self._trace.hash_of(name)) != name:
             raise TraceDamaged(f"{self._where(k)}: altered (SHA-256 does not agree)")
 
@@ -237,11 +150,21 @@ class Checkpoints:
         self.check_hash(k)
         return self._read(k, 0, self.entries[k].bytes)
 
+    def _ranges(self) -> tuple[tuple[int, int], ...]:
+        """Page indices that memory backs."""
+        machine = self._trace.manifest.get("machine", {})
+        try:
+            base, size = int(machine["ram_base"]), int(machine["ram_size"])
+        except (KeyError, TypeError, ValueError):
+            raise ValueError("the manifest does not say where RAM is") from None
+        ram = max(base >> 12, PVTIME_PAGES[1]), min(base + size >> 12, layout.SPACE_MASK + 1)
+        return PVTIME_PAGES, (ram[0], max(ram))
+
     # --- one file -------------------------------------------------------------------------------------------------------------
 
     def _where(self, k: int) -> str:
         entry = self.entries[k]
-        return f"{self._trace.path}/{FOLDER}/{entry.file[len(FOLDER) + 1 :][:12]}: checkpoint {k} (position {entry.position})"
+        return f"{self._trace.path}/{entry.file}: checkpoint {k} (position {entry.position})"
 
     @contextmanager
     def _naming(self, k: int) -> Iterator[None]:
@@ -274,5 +197,12 @@ class Checkpoints:
             with self._naming(k):
                 stored = self._read(k, head.changes_offset, head.changes_stored)
                 raw = inflate(stored, head.changes_bytes)
-                self._changes[k] = Changes.decode(raw, head, self._ranges, self.entries[k].bytes)
+                self._changes[k] = Changes.decode(raw, head, self._ranges(), self.entries[k].bytes)
         return self._changes[k]
+
+
+def copy_checkpoints(trace: Trace, writer: TraceWriter, count: int | None = None) -> None:
+    """Take the first `count` checkpoints (None: all) of another trace of the same run. Errors: TraceDamaged, DiskError."""
+    checkpoints = Checkpoints(trace)
+    for k in range(len(checkpoints.entries) if count is None else count):
+        writer.adopt_checkpoint(checkpoints.raw(k))

@@ -51,13 +51,20 @@ def info(trace: Path, as_json: bool) -> None:
             f"{str(end.get('reason')).replace('_', ' ')}{detail}, position {end['position']:,}, {format_ns(end['vtime_ns'])}",
         ),
     ]
+    checkpoints = manifest.get("checkpoints", [])
+    if checkpoints:
+        pages, size = (sum(one[key] for one in checkpoints) for key in ("pages", "bytes"))
+        each = checkpoints[-1]["position"] // len(checkpoints)
+        lines.append(
+            ("checkpoints", f"{len(checkpoints)}, one each {each:,} instructions, {pages:,} pages, {format_bytes(size)}")
+        )
     if manifest.get("recovered"):
         lines.append(("recovered", "; ".join(manifest["recovered"].get("missing", []))))
     for key, value in lines:
-        click.echo(f"{key:<10} {value}")
+        click.echo(f"{key:<11} {value}")
     for image in manifest["images"]:
         click.echo(
-            f"{'image':<10} {image['role']}: {image['name']}, {format_bytes(image['size'])}, sha256 {image['sha256'][:16]}"
+            f"{'image':<11} {image['role']}: {image['name']}, {format_bytes(image['size'])}, sha256 {image['sha256'][:16]}"
         )
     click.echo(f"\n{'table':<15}{'rows':>12}{'bytes':>12}{'batches':>9}")
     for name in TABLES:

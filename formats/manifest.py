@@ -108,19 +108,25 @@ def _check_checkpoints(manifest: Mapping[str, Any]) -> None:
     if len(listed) > CHECKPOINTS_MAX:
         raise ValueError(f"{len(listed)} checkpoints; there are at most {CHECKPOINTS_MAX}")
     before, files = -1, set()
+    end = manifest["end"]["position"], manifest["end"]["sequence"]
     for one in listed:
-        if set(one) != {"position", "sequence", "vtime_ns", "file", "bytes", "pages"}:
-            raise ValueError("a checkpoint with other keys than it must have")
-        for key in ("position", "sequence", "vtime_ns", "bytes", "pages"):
-            _natural(one[key])
-        _hash(one["file"].removeprefix("checkpoints/").removesuffix(".ckpt"))
-        if one["file"] != checkpoint_file(one["file"][12:-5]) or one["file"] in files:
-            raise ValueError(f"a checkpoint in file {one['file']}")
-        end = manifest["end"]["position"], manifest["end"]["sequence"]
-        if one["position"] <= before or (one["position"], one["sequence"]) > end:
+        check_checkpoint(one)
+        if one["file"] in files or one["position"] <= before or (one["position"], one["sequence"]) > end:
             raise ValueError(f"a checkpoint at position {one['position']}")
         before = one["position"]
         files.add(one["file"])
+
+
+def check_checkpoint(one: Mapping[str, Any]) -> Mapping[str, Any]:
+    """One element of the list, as it is. Errors: KeyError, TypeError, ValueError, AttributeError."""
+    if set(one) != {"position", "sequence", "vtime_ns", "file", "bytes", "pages"}:
+        raise ValueError("a checkpoint with other keys than it must have")
+    for key in ("position", "sequence", "vtime_ns", "bytes", "pages"):
+        _natural(one[key])
+    sha256 = one["file"].removeprefix("checkpoints/").removesuffix(".ckpt")
+    if one["file"] != checkpoint_file(_hash(sha256)):
+        raise ValueError(f"a checkpoint in file {one['file']}")
+    return one
 
 
 def checkpoint_file(sha256: str) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 from tracekit.formats import arrow
 from tracekit.formats import manifest as manifests
 from tracekit.formats.arrow import Row
+from tracekit.formats.checkpoint_writer import Listed
+from tracekit.formats.checkpoints import Entry, copy_checkpoints
 from tracekit.formats.errors import NotATraceError, TraceDamaged, TraceError, TraceExistsError
 from tracekit.formats.manifest import canonical
 from tracekit.formats.reader import FolderStore, Store, Trace, open_store
@@ -68,7 +70,7 @@ def _recover_partial(folder: Path, output: Path, force: bool) -> Recovery:
         raise TraceDamaged(f"{folder}: the recording was stopped before anything was written")
     manifest = manifests.decode(name.read_bytes(), str(name))
     store = FolderStore(folder)
-    commits, complaint = _whole_commits(folder, store)
+    commits, entries, complaint = _whole_commits(folder, store)
     if not commits:
         raise TraceDamaged(
             f"{folder}: no commit is whole ({complaint or 'the recording stopped before the first one'}); nothing is usable"
@@ -86,11 +88,16 @@ def _recover_partial(folder: Path, output: Path, force: bool) -> Recovery:
         for table, entry in commit["tables"].items():
             batches[table] += entry["batches"]
             preludes[table] = entry["prelude"]
+    trace = Trace(folder, store, {**manifest, "images": _images(manifest), "checkpoints": [one.describe() for one in entries]})
+    checkpoints, complaint = _whole_checkpoints(trace, (last["position"], last["sequence"]))
+    if complaint:
+        missing.append(complaint)
     temporary = output.with_name(output.name + ".recovering")
     writer = TraceWriter(temporary, {**_carried(manifest), **_recovered_note(missing)}, force=True)
     try:
-        _copy_images(writer, Trace(folder, store, {**manifest, "images": _images(manifest)}))
+        _copy_images(writer, trace)
         writer.set()
+        copy_checkpoints(trace, writer, checkpoints)
         rows = 0
         for table in TABLES:
             prelude = store.read(TABLES[table].file, 0, int(preludes[table]["length"]))
@@ -112,28 +119,33 @@ def _recover_partial(folder: Path, output: Path, force: bool) -> Recovery:
     return Recovery(output, last["position"], last["sequence"], last["vtime_ns"], rows, tuple(missing))
 
 
-def _whole_commits(folder: Path, store: Store) -> tuple[list[dict[str, Any]], str | None]:
-    """Journal lines whose chain and batches hold, and why the next one does not."""
+def _whole_commits(folder: Path, store: Store) -> tuple[list[dict[str, Any]], list[Entry], str | None]:
+    """Journal lines whose chain and batches hold, the checkpoints that they list, and why the next line does not hold."""
     commits: list[dict[str, Any]] = []
+    entries = Listed()
     chain = "0" * 64
     journal = folder / JOURNAL
     if not journal.is_file():
-        return [], "the journal is missing"
+        return [], [], "the journal is missing"
     with journal.open("rb") as file:
         while line := file.readline(JOURNAL_LINE_MAX):
             try:
                 commit = json.loads(line)
                 claimed = commit.pop("chain")
             except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-                return commits, f"journal line {len(commits) + 1} is cut or garbled"
+                return commits, entries.all(), f"journal line {len(commits) + 1} is cut or garbled"
             chain = hashlib.sha256(chain.encode() + canonical(commit)).hexdigest()
             if claimed != chain or not line.endswith(b"\n"):
-                return commits, f"journal line {len(commits) + 1} was altered"
+                return commits, entries.all(), f"journal line {len(commits) + 1} was altered"
             for table, entry in commit["tables"].items():
                 if table not in TABLES or not _holds(store, table, entry):
-                    return commits, f"{table}.arrow does not hold what commit {len(commits) + 1} says"
+                    return commits, entries.all(), f"{table}.arrow does not hold what commit {len(commits) + 1} says"
+            try:
+                entries.add(commit)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                return commits, entries.all(), f"journal line {len(commits) + 1} lists what can be no checkpoint ({error})"
             commits.append(commit)
-    return commits, None
+    return commits, entries.all(), None
 
 
 def _holds(store: Store, table: str, entry: dict[str, Any]) -> bool:
@@ -165,6 +177,9 @@ def _recover_damaged(trace: Trace, output: Path, force: bool) -> Recovery:
             trace.check_files()
         except TraceDamaged as damage:
             missing.append(str(damage))
+    checkpoints, why = _whole_checkpoints(trace, cut)
+    if why:
+        missing = [*(text for text in missing if not why.startswith(text)), why]
     temporary = output.with_name(output.name + ".recovering")
     if output.exists() and not force:
         raise TraceExistsError(f"{output} exists; name another place with -o, or --force")
@@ -178,6 +193,7 @@ def _recover_damaged(trace: Trace, output: Path, force: bool) -> Recovery:
     try:
         _copy_images(writer, trace)
         writer.set()
+        copy_checkpoints(trace, writer, checkpoints)
         for table in TABLES:
             for row in _rows_before(trace, table, cut):
                 writer.append(table, row)
@@ -221,7 +237,7 @@ def _rows_before(trace: Trace, table: str, cut: tuple[int, int]) -> Iterator[Row
 
 
 def _carried(manifest: dict[str, Any]) -> dict[str, Any]:
-    dropped = ("format", "digest", "complete", "tables", "end", "images", "recovered")
+    dropped = ("format", "digest", "complete", "tables", "end", "images", "checkpoints", "recovered")
     return {key: value for key, value in manifest.items() if key not in dropped}
 
 
@@ -241,3 +257,21 @@ def _copy_images(writer: TraceWriter, trace: Trace) -> None:
         if trace.store.size(name) is None:
             raise TraceDamaged(f"{trace.path}: {name} is missing; without the guest's image the trace cannot be replayed")
         writer.add_image(image["role"], image["name"], trace.image(image["sha256"]))
+
+
+def _whole_checkpoints(trace: Trace, cut: tuple[int, int]) -> tuple[int, str | None]:
+    """How many checkpoints before the cut can be kept, and why the next one cannot: one that is lost takes those behind it along,
+    as they tell what changed since."""
+    checkpoints = trace.checkpoints()
+    before = -1
+    for k, entry in enumerate(checkpoints.entries):
+        if (entry.position, entry.sequence) > cut:
+            return k, None
+        try:
+            checkpoints.check(k)
+            if entry.position <= before:
+                raise TraceDamaged(f"{trace.path}: checkpoint {k} at position {entry.position} is out of order")
+        except TraceDamaged as damage:
+            return k, f"{damage}; it and the {len(checkpoints.entries) - k - 1} checkpoints behind it are left out"
+        before = entry.position
+    return len(checkpoints.entries), None

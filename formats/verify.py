@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tracekit.formats.arrow import Row
+from tracekit.formats.checkpoints import Entry
 from tracekit.formats.errors import TraceError
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import TABLES
@@ -72,6 +73,16 @@ def _hashes(trace: Trace) -> Iterator[Finding]:
             trace.image(image["sha256"])
         except TraceError as error:
             yield Finding(f"images/{image['sha256'][:12]}", _without(str(error), trace.path))
+    checkpoints = trace.checkpoints()
+    for k, entry in enumerate(checkpoints.entries):
+        try:
+            checkpoints.check_hash(k)
+        except TraceError as error:
+            yield _of_checkpoint(trace, entry, error)
+
+
+def _of_checkpoint(trace: Trace, entry: Entry, error: TraceError) -> Finding:
+    return Finding(entry.file, _without(str(error), trace.path).removeprefix(f"{entry.file}: "))
 
 
 def _contents(trace: Trace) -> Iterator[Finding]:
@@ -94,6 +105,7 @@ def _contents(trace: Trace) -> Iterator[Finding]:
     yield from _schedule(trace, threads, pcpus)
     yield from _pvtime(trace, [int(ipa) for ipa in machine["pv_structures"]])
     yield from _states(trace, end)
+    yield from _checkpoints(trace)
 
 
 def _order(trace: Trace, name: str, vcpus: int, end: int) -> Iterator[Finding]:
@@ -176,3 +188,18 @@ def _states(trace: Trace, end: int) -> Iterator[Finding]:
             return
     if "recovered" not in trace.manifest and (last is None or last[0] != end or last[7] is None):
         yield Finding("states", "the final memory digest is missing")
+
+
+def _checkpoints(trace: Trace) -> Iterator[Finding]:
+    """Each file holds what it must, and stands where `states` rows stand."""
+    checkpoints = trace.checkpoints()
+    if not checkpoints.entries:
+        return
+    marks = {(row[0], row[1] + 1) for row in trace.rows("states") if row[4] == "board"}
+    for k, entry in enumerate(checkpoints.entries):
+        if (entry.position, entry.sequence) not in marks:
+            yield Finding("trace.json", f"checkpoint {k} at position {entry.position} does not stand behind `states` rows")
+        try:
+            checkpoints.check(k)
+        except TraceError as error:
+            yield _of_checkpoint(trace, entry, error)

@@ -15,7 +15,8 @@ import zstandard
 from tracekit.formats import arrow
 from tracekit.formats import manifest as manifests
 from tracekit.formats.arrow import ArrowFile, Row
-from tracekit.formats.checkpoints import CheckpointWriter, Page
+from tracekit.formats.checkpoint_writer import CheckpointWriter
+from tracekit.formats.checkpoints import Page
 from tracekit.formats.errors import DiskError, TraceExistsError
 from tracekit.formats.manifest import canonical
 from tracekit.formats.tables import BATCH_ROWS, TABLES
@@ -228,6 +229,11 @@ class TraceWriter:
         with disk_errors(self.partial):
             self.checkpoints.add(position, sequence, vtime_ns, state, changes)
 
+    def adopt_checkpoint(self, raw: bytes) -> None:
+        """A checkpoint file of another trace of the same run, as it is. Errors: DiskError."""
+        with disk_errors(self.partial):
+            self.checkpoints.adopt(raw)
+
     def commit(self, position: int, sequence: int, vtime_ns: int, open_rows: Mapping[str, Sequence[Row]] | None = None) -> None:
         """From here on a crash loses nothing before (position, sequence). open_rows: rows that are not finished yet."""
         tables: dict[str, Any] = {}
@@ -245,9 +251,11 @@ class TraceWriter:
                 "vtime_ns": vtime_ns,
                 "tables": tables,
                 "open": {name: [_plain(row) for row in rows] for name, rows in (open_rows or {}).items()},
+                **self.checkpoints.journal(),
             }
             self._chain = hashlib.sha256(self._chain.encode() + canonical(line)).hexdigest()
             self._journal.write(canonical({**line, "chain": self._chain}) + b"\n")
+            self.checkpoints.journalled()
         self._commits += 1
 
     def close(self, end: Mapping[str, Any]) -> None:
@@ -262,7 +270,7 @@ class TraceWriter:
                 compact = self._compacted(table)
                 entries[name] = compact.describe()
             manifest = {**self._manifest, "end": dict(end), "tables": entries, "complete": True}
-            manifest["checkpoints"] = [entry.describe() for entry in self.checkpoints.entries]
+            manifest["checkpoints"] = self.checkpoints.finish()
             self._save_manifest(manifest)
             (self.partial / JOURNAL).unlink()
             self._take_name()
