@@ -1,4 +1,4 @@
-"""Thick rows (sequence >= THICK_SEQUENCE) of a recorded table, compared in bulk with what a replay captures."""
+"""Thick rows (sequence >= THICK_SEQUENCE) of a recorded table, compared in bulk with what a replay captures; and the thin ones beside them."""
 
 from __future__ import annotations
 
@@ -12,25 +12,58 @@ from tracekit.formats.arrow import Row
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import THICK_SEQUENCE
 
+THICK = frozenset({"memory_writes", "memory_reads", "blocks"})  # tables that may hold thick rows
+Place = tuple[int, int]  # (position, sequence)
 
-def thin_rows(trace: Trace, table: str) -> Iterator[Row]:
-    """The rows that every capture level has. Errors: TraceDamaged."""
-    for batch in trace.batches(table):
-        yield from arrow.rows_of(batch.filter(pc.less(batch.column(1), THICK_SEQUENCE)))
+
+def thin_rows(trace: Trace, table: str, start: Place = (0, 0)) -> Iterator[Row]:
+    """The rows that every capture level has, from a place on. Batches that end before it are not read. Errors: TraceDamaged."""
+    for batch in trace.batches(table, from_position=start[0]):
+        yield from arrow.rows_of(_thin(table, batch if start == (0, 0) else batch.filter(_is_from(batch, start))))
+
+
+def thin_rows_before(trace: Trace, table: str, end: Place, from_position: int = 0) -> Iterator[Row]:
+    """The rows that every capture level has before a place, the last first; batches that end before from_position are not read.
+
+    Errors: TraceDamaged.
+    """
+    entries = trace.manifest["tables"][table]["batches"]
+    for index in reversed(range(len(entries))):
+        first, last = entries[index]["position"]
+        if first > end[0]:
+            continue
+        if last < from_position:
+            return
+        batch = trace.batch(table, index)
+        yield from reversed(list(arrow.rows_of(_thin(table, batch.filter(pc.invert(_is_from(batch, end)))))))
+
+
+def _thin(table: str, batch: Any) -> Any:
+    return batch.filter(pc.less(batch.column(1), THICK_SEQUENCE)) if table in THICK else batch
+
+
+def _is_from(batch: Any, place: Place) -> Any:
+    """Which rows stand at a place or behind it."""
+    position, sequence = batch.column(0), batch.column(1)
+    here = pc.and_(pc.equal(position, place[0]), pc.greater_equal(sequence, place[1]))
+    return pc.or_(pc.greater(position, place[0]), here)
 
 
 class ThickComparison:
-    """Walks along the thick rows of one recorded table."""
+    """Walks along the thick rows of one recorded table, from those of the instruction at from_position on."""
 
-    def __init__(self, trace: Trace, table: str) -> None:
+    def __init__(self, trace: Trace, table: str, from_position: int = 0) -> None:
         self.table = table
-        self._batches = self._thick_batches(trace)
+        self._batches = self._thick_batches(trace, from_position)
         self._current: Any = None
         self._at = 0
 
-    def _thick_batches(self, trace: Trace) -> Iterator[Any]:
-        for batch in trace.batches(self.table):
-            thick = batch.filter(pc.greater_equal(batch.column(1), THICK_SEQUENCE))
+    def _thick_batches(self, trace: Trace, from_position: int) -> Iterator[Any]:
+        for batch in trace.batches(self.table, from_position=from_position):
+            wanted = pc.greater_equal(batch.column(1), THICK_SEQUENCE)
+            if from_position:
+                wanted = pc.and_(wanted, pc.greater_equal(batch.column(0), from_position))
+            thick = batch.filter(wanted)
             if thick.num_rows:
                 yield thick
 
@@ -59,6 +92,9 @@ class ThickComparison:
             at += length
         return None
 
-    def rest(self) -> Row | None:
-        """The next recorded row that nothing was compared with, None at the end."""
-        return next(iter(arrow.rows_of(self._current.slice(self._at, 1)))) if self._available() else None
+    def rest(self, before_position: int | None = None) -> Row | None:
+        """The next recorded row that nothing was compared with, if it stands before a position (None: wherever it stands)."""
+        if not self._available():
+            return None
+        row = next(iter(arrow.rows_of(self._current.slice(self._at, 1))))
+        return row if before_position is None or row[0] < before_position else None

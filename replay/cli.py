@@ -15,7 +15,9 @@ from tracekit.formats.reader import Trace
 from tracekit.formats.units import format_ns
 from tracekit.formats.writer import TraceWriter
 from tracekit.replay.divergence import Divergence, Event, Result
-from tracekit.replay.session import Replay, ReplayOptions, output_manifest, replay_to
+from tracekit.replay.options import ReplayOptions
+from tracekit.replay.output import output_manifest, replay_to
+from tracekit.replay.session import Replay
 
 
 @click.command()

@@ -15,7 +15,8 @@ from tracekit.host.config import HostConfig, Neighbour
 from tracekit.recorder.record import Recorded, record
 from tracekit.recorder.scenario import Scenario
 from tracekit.replay.divergence import Result
-from tracekit.replay.session import Replay, ReplayOptions
+from tracekit.replay.options import ReplayOptions
+from tracekit.replay.session import Replay
 from tracekit.workbench.demo import bundled_guest
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -16,7 +16,8 @@ from tracekit.formats.verify import verify
 from tracekit.formats.writer import TraceWriter
 from tracekit.host.config import Directive
 from tracekit.recorder.scenario import read_scenario
-from tracekit.replay.session import SNAPSHOTS_MAX, Replay
+from tracekit.replay.decisions import SNAPSHOTS_MAX
+from tracekit.replay.session import Replay
 
 MS = 1_000_000
 PAGE = 0x090A_0000

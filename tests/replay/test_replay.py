@@ -15,6 +15,7 @@ from support import GUESTS, busy_host, files_of, recorded, replayed, rows, scena
 
 from tracekit.formats import manifest as manifests
 from tracekit.formats.arrow import rows_of
+from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import TABLES
 from tracekit.formats.writer import TraceWriter
@@ -219,6 +220,8 @@ def test_an_altered_manifest_is_refused(tmp_path: Path) -> None:
 def test_stopping_early(tmp_path: Path) -> None:
     """--to stops at a position and says so."""
     recorded(tmp_path / "a.tkt", "timer")
+    with pytest.raises(InputError, match="to_position = -1"):
+        replayed(tmp_path / "a.tkt", to_position=-1)
     done = tracekit("replay", tmp_path / "a.tkt", "--to", 1000)
     assert done.returncode == 0 and "identical to position 1,000" in done.stdout
 

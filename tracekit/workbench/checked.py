@@ -15,7 +15,8 @@ from tracekit.formats.reader import Trace
 from tracekit.formats.units import format_ns
 from tracekit.recorder.record import record
 from tracekit.recorder.scenario import Scenario
-from tracekit.replay.session import Replay, ReplayOptions
+from tracekit.replay.options import ReplayOptions
+from tracekit.replay.session import Replay
 from tracekit.workbench import baseline as baselines
 from tracekit.workbench.trace import TraceView
 from tracekit.workbench.trace import open as open_trace

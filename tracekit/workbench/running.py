@@ -18,7 +18,9 @@ from tracekit.formats.writer import TraceWriter
 from tracekit.recorder.record import record as record_scenario
 from tracekit.recorder.scenario import SECTIONS, Scenario, read_scenario, scenario_of
 from tracekit.replay.divergence import Result
-from tracekit.replay.session import Replay, ReplayOptions, output_manifest, replay_to
+from tracekit.replay.options import ReplayOptions
+from tracekit.replay.output import output_manifest, replay_to
+from tracekit.replay.session import Replay
 from tracekit.workbench.demo import bundled_guest
 from tracekit.workbench.many import ManyView
 from tracekit.workbench.trace import TraceView
