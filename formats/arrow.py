@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -66,22 +66,24 @@ def batch_from_rows(table: str, rows: Sequence[Row]) -> Any:
     return pa.RecordBatch.from_arrays(arrays, schema=schema(table))
 
 
-def batch_from_columns(table: str, columns: Mapping[str, Any], count: int) -> Any:
-    """A RecordBatch from raw little-endian buffers without nulls, which are copied; None: all null."""
+@lru_cache(16)
+def _nulls(kind: str, count: int) -> Any:
+    return pa.nulls(count, _TYPES[kind])
+
+
+def batch_from_columns(table: str, columns: Mapping[str, Any], count: int, *, borrow: bool = False) -> Any:
+    """A RecordBatch from raw little-endian buffers without nulls; None: all null. borrow: it lies in them instead of in copies."""
     arrays = []
     for column in TABLES[table].columns:
         buffer = columns[column.name]
-        if column.type == "text":
-            assert column.dictionary is not None
-            if buffer is None:
-                indices = pa.nulls(count, pa.uint8())
-            else:
-                indices = pa.Array.from_buffers(pa.uint8(), count, [None, pa.py_buffer(bytes(buffer))])
-            arrays.append(pa.DictionaryArray.from_arrays(indices, dictionary(column.dictionary)))
-        elif buffer is None:
-            arrays.append(pa.nulls(count, _TYPES[column.type]))
+        kind = "u8" if column.type == "text" else column.type
+        if buffer is None:
+            array = _nulls(kind, count)
         else:
-            arrays.append(pa.Array.from_buffers(_TYPES[column.type], count, [None, pa.py_buffer(bytes(buffer))]))
+            array = pa.Array.from_buffers(_TYPES[kind], count, [None, pa.py_buffer(buffer if borrow else bytes(buffer))])
+        if column.dictionary is not None:
+            array = pa.DictionaryArray.from_arrays(array, dictionary(column.dictionary))
+        arrays.append(array)
     return pa.RecordBatch.from_arrays(arrays, schema=schema(table))
 
 
@@ -177,6 +179,9 @@ class ArrowFile:
         return start, self.length - start
 
     def close(self) -> None:
-        """Write the footer."""
-        self._writer.close()
-        self._sink.close()
+        """Write the footer. May be called again."""
+        if not self._sink.closed:
+            try:
+                self._writer.close()
+            finally:
+                self._sink.close()

@@ -38,9 +38,13 @@ class CheckpointWriter:
 
         Errors: ValueError where state or changes are larger than a reader takes.
         """
-        pages = _Pages()
+        pages = ChangedPages()
         for index, page in changes:
             pages.add(index, page)
+        return self.add_pages(position, sequence, vtime_ns, state, pages)
+
+    def add_pages(self, position: int, sequence: int, vtime_ns: int, state: Mapping[str, Any], pages: ChangedPages) -> Entry:
+        """As add(), with pages that have been gathered already."""
         changed, frames = pages.finish()
         return self._take(layout.encode_file(position, sequence, vtime_ns, layout.encode_state(state), changed, frames))
 
@@ -118,7 +122,7 @@ class Listed:
         return sorted(self._entries.values(), key=lambda entry: entry.position)
 
 
-class _Pages:
+class ChangedPages:
     """Gathers changed pages into frames; equal pages are kept once."""
 
     def __init__(self) -> None:
@@ -130,6 +134,7 @@ class _Pages:
         self._known: dict[bytes, int] = {ZERO_DIGEST: NO_PLACE}
 
     def add(self, index: int, page: Page) -> None:
+        """One more page; it is kept until a frame is full."""
         digest = hashlib.sha256(page).digest()
         place = self._known.get(digest)
         if place is None:
@@ -148,6 +153,7 @@ class _Pages:
         self._waiting.clear()
 
     def finish(self) -> tuple[Changes, list[bytes]]:
+        """What was gathered, and the frames' bytes."""
         if self._waiting:
             self._flush()
         lengths = array("I", map(len, self._frames))

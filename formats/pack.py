@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tracekit.formats.errors import DiskError, InputError, TraceExistsError
 from tracekit.formats.reader import PackedStore, Trace
-from tracekit.formats.writer import remove_path
+from tracekit.formats.storage import remove_path
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 1 << 20

@@ -15,8 +15,9 @@ from tracekit.formats.arrow import Row
 from tracekit.formats.checkpoints import FOLDER, Checkpoints, entries_of
 from tracekit.formats.errors import InputError, NotATraceError, TraceDamaged, TraceIncompleteError
 from tracekit.formats.frames import inflate
+from tracekit.formats.storage import IMAGES
 from tracekit.formats.tables import TABLES
-from tracekit.formats.writer import IMAGES, PARTIAL_SUFFIX, partial_path
+from tracekit.formats.writer import PARTIAL_SUFFIX, partial_path
 
 _OURS = (f"{IMAGES}/", f"{FOLDER}/")
 PACKED_MAGIC = b"PK\x03\x04"

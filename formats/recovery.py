@@ -20,8 +20,10 @@ from tracekit.formats.checkpoints import Entry, copy_checkpoints
 from tracekit.formats.errors import NotATraceError, TraceDamaged, TraceError, TraceExistsError
 from tracekit.formats.manifest import canonical
 from tracekit.formats.reader import FolderStore, Store, Trace, open_store
+from tracekit.formats.storage import IMAGES, JOURNAL, remove_path
+from tracekit.formats.table_writer import REST_SUFFIX
 from tracekit.formats.tables import TABLES
-from tracekit.formats.writer import IMAGES, JOURNAL, PARTIAL_SUFFIX, TraceWriter, partial_path, remove_path
+from tracekit.formats.writer import PARTIAL_SUFFIX, TraceWriter, partial_path
 
 JOURNAL_LINE_MAX = 64 << 20
 _SETTLED = ("position", "sequence", "vtime_ns")
@@ -82,11 +84,16 @@ def _recover_partial(folder: Path, output: Path, force: bool) -> Recovery:
     missing = [f"what was recorded after position {last['position']} (vtime {last['vtime_ns']} ns), and how the run ended"]
     if complaint:
         missing.append(complaint)
-    batches: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
+    batches: dict[str, list[tuple[str, dict[str, Any]]]] = {table: [] for table in TABLES}  # with their files
+    rests: dict[str, list[tuple[str, dict[str, Any]]]] = {table: [] for table in TABLES}
     preludes: dict[str, dict[str, Any]] = {}
     for commit in commits:
         for table, entry in commit["tables"].items():
-            batches[table] += entry["batches"]
+            file = TABLES[table].file
+            if entry["batches"]:  # they hold what was the rest
+                batches[table] += [(file, batch) for batch in entry["batches"]]
+                rests[table] = []
+            rests[table] += [(file + REST_SUFFIX, batch) for batch in entry.get("rest", [])]
             preludes[table] = entry["prelude"]
     trace = Trace(folder, store, {**manifest, "images": _images(manifest), "checkpoints": [one.describe() for one in entries]})
     checkpoints, complaint = _whole_checkpoints(trace, (last["position"], last["sequence"]))
@@ -101,8 +108,8 @@ def _recover_partial(folder: Path, output: Path, force: bool) -> Recovery:
         rows = 0
         for table in TABLES:
             prelude = store.read(TABLES[table].file, 0, int(preludes[table]["length"]))
-            for batch in batches[table]:
-                raw = store.read(TABLES[table].file, batch["offset"], batch["length"])
+            for file, batch in batches[table] + rests[table]:
+                raw = store.read(file, batch["offset"], batch["length"])
                 for row in arrow.rows_of(arrow.decode_batch(table, prelude, raw)):
                     writer.append(table, row)
                     rows += 1
@@ -150,9 +157,13 @@ def _whole_commits(folder: Path, store: Store) -> tuple[list[dict[str, Any]], li
 
 def _holds(store: Store, table: str, entry: dict[str, Any]) -> bool:
     file = TABLES[table].file
-    ranges = [(0, entry["prelude"]["length"], entry["prelude"]["sha256"])]
-    ranges += [(batch["offset"], batch["length"], batch["sha256"]) for batch in entry["batches"]]
-    return all(hashlib.sha256(store.read(file, at, length)).hexdigest() == sha256 for at, length, sha256 in ranges)
+    ranges = [(file, 0, entry["prelude"]["length"], entry["prelude"]["sha256"])]
+    for name, batches in ((file, entry["batches"]), (file + REST_SUFFIX, entry.get("rest", []))):
+        ranges += [(name, batch["offset"], batch["length"], batch["sha256"]) for batch in batches]
+    try:
+        return all(hashlib.sha256(store.read(name, at, length)).hexdigest() == sha256 for name, at, length, sha256 in ranges)
+    except OSError:
+        return False
 
 
 def _restored(row: list[Any]) -> Row:

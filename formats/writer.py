@@ -1,30 +1,26 @@
-"""Writing a trace: born incomplete beside its name, committed in a journal, compacted and renamed when it is whole."""
+"""Writing a trace: born incomplete beside its name, committed in a journal, renamed when it is whole."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
-from tracekit.formats import arrow
-from tracekit.formats import manifest as manifests
-from tracekit.formats.arrow import ArrowFile, Row
+from tracekit.formats.arrow import Row
 from tracekit.formats.checkpoint_writer import CheckpointWriter
 from tracekit.formats.checkpoints import Page
 from tracekit.formats.errors import DiskError, TraceExistsError
-from tracekit.formats.manifest import canonical
-from tracekit.formats.tables import BATCH_ROWS, TABLES
+from tracekit.formats.storage import Image, Storage
+from tracekit.formats.worker import Worker
 
 PARTIAL_SUFFIX = ".partial"
-JOURNAL = "journal"
-IMAGES = "images"
-_CHUNK = 1 << 20
+ROWS_TOGETHER = 4096
+PAGES_TOGETHER = 256  # 1 MiB of a checkpoint's pages
+IMAGE_BYTES = 4 << 20  # what an image weighs at most: whoever gives it keeps it
+ROW_BYTES = 512  # what a row of Python values weighs, beside its bytes
 
 
 def partial_path(path: Path) -> Path:
@@ -32,116 +28,18 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + PARTIAL_SUFFIX)
 
 
-def sha256_range(path: Path, offset: int, length: int) -> str:
-    """SHA-256 of a range of a file (shorter if the file is)."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(offset)
-        while length > 0 and (chunk := file.read(min(length, _CHUNK))):
-            total.update(chunk)
-            length -= len(chunk)
-    return total.hexdigest()
-
-
-@contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """OSErrors of writing become one line."""
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(
-            f"cannot write {where}: {error.strerror or error}; what was committed can be had with `tracekit recover`"
-        ) from None
-
-
-class _TableWriter:
-    """One growing file: rows wait in memory until a batch is full or a commit asks for them."""
-
-    def __init__(self, folder: Path, table: str, suffix: str = "") -> None:
-        self.table = table
-        self.path = folder / (TABLES[table].file + suffix)
-        self._file = ArrowFile(str(self.path), table)
-        self.prelude = {
-            "length": self._file.prelude_length,
-            "sha256": sha256_range(self.path, 0, self._file.prelude_length),
-        }
-        self.batches: list[dict[str, Any]] = []
-        self.kept: list[Any] | None = []  # what has been written, as long as it fits into one batch
-        self._rows: list[Row] = []
-        self._pieces: list[Any] = []
-        self._waiting = 0
-
-    def append(self, row: Row) -> None:
-        self._rows.append(row)
-        self._waiting += 1
-        if self._waiting >= BATCH_ROWS:
-            self.flush(whole_only=True)
-
-    def add(self, batch: Any) -> None:
-        self._settle()
-        self._pieces.append(batch)
-        self._waiting += batch.num_rows
-        if self._waiting >= BATCH_ROWS:
-            self.flush(whole_only=True)
-
-    def _settle(self) -> None:
-        if self._rows:
-            self._pieces.append(arrow.batch_from_rows(self.table, self._rows))
-            self._rows = []
-
-    def flush(self, *, whole_only: bool = False) -> None:
-        """Write what waits, in batches of at most BATCH_ROWS; whole_only keeps an unfilled rest waiting."""
-        self._settle()
-        if not self._pieces:
-            return
-        everything = arrow.joined(self.table, self._pieces)
-        at = 0
-        while everything.num_rows - at >= (BATCH_ROWS if whole_only else 1):
-            self._write(everything.slice(at, BATCH_ROWS))
-            at += min(BATCH_ROWS, everything.num_rows - at)
-        self._waiting = everything.num_rows - at
-        self._pieces = [everything.slice(at)] if self._waiting else []
-
-    def _write(self, batch: Any) -> None:
-        offset, length = self._file.write(batch)
-        if self.kept is not None:
-            self.kept.append(batch)
-            if sum(one.num_rows for one in self.kept) > BATCH_ROWS:
-                self.kept = None
-        self.batches.append(
-            {
-                "offset": offset,
-                "length": length,
-                "rows": batch.num_rows,
-                "sha256": sha256_range(self.path, offset, length),
-                **arrow.first_last(batch),
-            }
-        )
-
-    def close(self) -> None:
-        self._file.close()
-
-    def describe(self) -> dict[str, Any]:
-        """The manifest's entry of the closed file."""
-        size = self.path.stat().st_size
-        return {
-            "file": TABLES[self.table].file,
-            "rows": sum(batch["rows"] for batch in self.batches),
-            "bytes": size,
-            "sha256": sha256_range(self.path, 0, size),
-            "prelude": self.prelude,
-            "batches": self.batches,
-        }
-
-
 class TraceWriter:
-    """A trace being written. Rows of a table must come sorted by (position, sequence)."""
+    """A trace being written. Rows of a table must come sorted by (position, sequence).
+
+    A background thread converts, compresses, hashes and writes (tracekit.formats.worker); what goes wrong there is raised by the
+    next call. Files do not depend on its pace. A writer that is dropped, or left open at the interpreter's end, still puts
+    on disk what it was given: `tracekit recover` makes a trace of it, up to the last commit.
+    """
 
     def __init__(self, path: Path, manifest: Mapping[str, Any], *, force: bool = False) -> None:
         """Errors: TraceExistsError when the name (or an unfinished recording of it) is there and `force` is not; DiskError."""
         self.path = path
         self.partial = partial_path(path)
-        self._force = force
         if path.exists() and not force:
             raise TraceExistsError(f"{path} exists; --force replaces it once the new trace is whole")
         if self.partial.exists() and not force:
@@ -150,182 +48,127 @@ class TraceWriter:
             )
         if not path.parent.is_dir():
             raise DiskError(f"cannot write {path}: the folder {path.parent} does not exist")
-        self._manifest = dict(manifest)
-        self._manifest.setdefault("images", [])
-        self._manifest.pop("checkpoints", None)
-        self._chain = "0" * 64
-        self._commits = 0
-        self._journalled = dict.fromkeys(TABLES, 0)
         try:
             if self.partial.exists():
                 shutil.rmtree(self.partial)
             self.partial.mkdir()
         except OSError as error:
             raise DiskError(f"cannot create {self.partial}: {error.strerror or error}") from None
-        with disk_errors(self.partial):
-            (self.partial / IMAGES).mkdir()
-            self._tables = {name: _TableWriter(self.partial, name) for name in TABLES}
-            self.checkpoints = CheckpointWriter(self.partial)
-            self._journal = (self.partial / JOURNAL).open("wb", buffering=0)
-            self._save_manifest({**self._manifest, "complete": False})
+        self._storage = Storage(path, self.partial, manifest)
+        self._worker = Worker()
+        self._rows: dict[str, list[Row]] = {}
+        self._row_count = self._rows_weight = 0
+        self._finalizer = weakref.finalize(self, self._worker.end)
 
-    def _save_manifest(self, manifest: Mapping[str, Any]) -> None:
-        temporary = self.partial / (manifests.NAME + ".new")
-        with temporary.open("wb") as file:
-            file.write(manifests.encode(manifest))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.partial / manifests.NAME)
+    @property
+    def weight_max(self) -> int:
+        """The most bytes that ever waited for the background thread."""
+        return self._worker.weight_max
 
-    def add_image(self, role: str, name: str, data: bytes) -> str:
-        """Keep initial guest memory under the SHA-256 of its content; gives that hash."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        target = self.partial / IMAGES / f"{sha256}.zst"
-        with disk_errors(target):
-            stored = zstandard.ZstdCompressor(level=1).compress(data)
-            target.write_bytes(stored)
-            self._manifest["images"] = [
-                *self._manifest["images"],
-                {
-                    "role": role,
-                    "name": name,
-                    "sha256": sha256,
-                    "size": len(data),
-                    "stored": {"bytes": len(stored), "sha256": hashlib.sha256(stored).hexdigest()},
-                },
-            ]
-        return sha256
+    def add_image(self, role: str, name: str, data: bytes) -> Image:
+        """Keep initial guest memory under the SHA-256 of its content. `data` must not change. Errors: DiskError."""
+        image = Image()
+        self._hand_over(partial(self._storage.add_image, role, name, data, image), min(len(data), IMAGE_BYTES))
+        return image
 
     def set(self, **entries: Any) -> None:
-        """Add entries to the manifest; they are on disk when this returns, so that a crash keeps them."""
-        self._manifest.update(entries)
-        with disk_errors(self.partial):
-            self._save_manifest({**self._manifest, "complete": False})
+        """Add entries to the manifest; every later commit keeps them through a crash. Errors: DiskError."""
+        self._hand_over(partial(self._storage.describe, entries))
+
+    def set_later(self, entries: Callable[[], Mapping[str, Any]]) -> None:
+        """As set(), with entries that are asked for when all images so far are stored, on the thread that stored them."""
+        storage = self._storage
+        self._hand_over(lambda: storage.describe(entries()))
 
     def append(self, table: str, row: Row) -> None:
         """One row. Errors: DiskError."""
-        try:
-            self._tables[table].append(row)
-        except OSError as error:
-            raise self._disk_error(table, error) from None
+        rows = self._rows.get(table)
+        if rows is None:
+            rows = self._rows[table] = []
+        rows.append(row)
+        self._row_count += 1
+        last = row[-1]
+        if last.__class__ is bytes:
+            self._rows_weight += len(last)
+        if self._row_count >= ROWS_TOGETHER or self._rows_weight >= ROWS_TOGETHER * ROW_BYTES:
+            self._hand_over_rows()
+        elif self._worker.failure is not None:
+            self._worker.check()
 
-    def extend(self, table: str, columns: Mapping[str, Any], count: int) -> None:
-        """Many rows as raw columns; they are copied. Errors: DiskError."""
-        try:
-            self._tables[table].add(arrow.batch_from_columns(table, columns, count))
-        except OSError as error:
-            raise self._disk_error(table, error) from None
+    def extend(self, table: str, columns: Mapping[str, Any], count: int, release: Callable[[], None] | None = None) -> None:
+        """Many rows as raw columns without nulls (None: all null).
 
-    def _disk_error(self, table: str, error: OSError) -> DiskError:
-        return DiskError(
-            f"cannot write {self._tables[table].path}: {error.strerror or error}; "
-            f"what was committed can be had with `tracekit recover {self.path}`"
-        )
+        They are copied; with `release` they are not: it is called, from any thread, when they are no longer needed, whatever happens.
+        Errors: DiskError.
+        """
+        try:
+            if self._rows:
+                self._hand_over_rows()
+            weight = sum(memoryview(column).nbytes for column in columns.values() if column is not None)
+            if release is None:
+                columns = {name: column if column is None else bytes(column) for name, column in columns.items()}
+        except BaseException:
+            if release is not None:
+                release()
+            raise
+        self._hand_over(partial(self._storage.add_columns, table, columns, count, is_lent=release is not None), weight, release)
 
     def add_checkpoint(
         self, position: int, sequence: int, vtime_ns: int, state: Mapping[str, Any], changes: Iterable[tuple[int, Page]]
     ) -> None:
-        """The machine before event (position, sequence). changes: as CheckpointWriter.add takes them. Errors: DiskError."""
-        with disk_errors(self.partial):
-            self.checkpoints.add(position, sequence, vtime_ns, state, changes)
+        """The machine before event (position, sequence). changes: (index, page of 4096 bytes), indices ascending; pages are copied.
+
+        `state` must not change any more. Errors: DiskError.
+        """
+        some: list[tuple[int, bytes]] = []
+        for index, page in changes:
+            some.append((index, bytes(page)))
+            if len(some) == PAGES_TOGETHER:
+                self._hand_over(partial(self._storage.add_changes, some), len(some) << 12)
+                some = []
+        self._hand_over(partial(self._storage.add_changes, some), len(some) << 12)
+        self._hand_over(partial(self._storage.add_checkpoint, position, sequence, vtime_ns, state))
 
     def adopt_checkpoint(self, raw: bytes) -> None:
-        """A checkpoint file of another trace of the same run, as it is. Errors: DiskError."""
-        with disk_errors(self.partial):
-            self.checkpoints.adopt(raw)
+        """A checked checkpoint file of another trace of the same run, as it is. Errors: DiskError."""
+        self._hand_over(partial(self._storage.adopt_checkpoint, raw), len(raw))
+
+    @property
+    def checkpoints(self) -> CheckpointWriter:
+        """The checkpoints that are on disk. Not to be touched while the thread may have work."""
+        return self._storage.checkpoints
+
+    def _hand_over_rows(self) -> None:
+        rows, weight = self._rows, self._row_count * ROW_BYTES + self._rows_weight
+        self._rows, self._row_count, self._rows_weight = {}, 0, 0
+        self._hand_over(partial(self._storage.add_rows, rows), weight)
+
+    def _hand_over(self, job: Callable[[], None], weight: int = 0, release: Callable[[], None] | None = None) -> None:
+        """Have something done behind everything that was asked for so far. weight: bytes that it keeps until then."""
+        if release is None:
+            self._worker.put(job, weight)
+        else:
+            self._worker.put(job, weight, release)
 
     def commit(self, position: int, sequence: int, vtime_ns: int, open_rows: Mapping[str, Sequence[Row]] | None = None) -> None:
-        """From here on a crash loses nothing before (position, sequence). open_rows: rows that are not finished yet."""
-        tables: dict[str, Any] = {}
-        with disk_errors(self.partial):
-            for name, table in self._tables.items():
-                table.flush()
-                new = table.batches[self._journalled[name] :]
-                if new or not self._commits:
-                    tables[name] = {"batches": new, "prelude": table.prelude}
-                self._journalled[name] = len(table.batches)
-            line = {
-                "commit": self._commits,
-                "position": position,
-                "sequence": sequence,
-                "vtime_ns": vtime_ns,
-                "tables": tables,
-                "open": {name: [_plain(row) for row in rows] for name, rows in (open_rows or {}).items()},
-                **self.checkpoints.journal(),
-            }
-            self._chain = hashlib.sha256(self._chain.encode() + canonical(line)).hexdigest()
-            self._journal.write(canonical({**line, "chain": self._chain}) + b"\n")
-            self.checkpoints.journalled()
-        self._commits += 1
+        """Once the thread has come to it, a crash loses nothing before (position, sequence). open_rows: rows that are not finished yet.
+
+        Errors: DiskError.
+        """
+        if self._rows:
+            self._hand_over_rows()
+        self._hand_over(partial(self._storage.commit, position, sequence, vtime_ns, open_rows or {}))
 
     def close(self, end: Mapping[str, Any]) -> None:
-        """Compact to whole batches, seal the manifest, take the name. Errors: DiskError."""
-        with disk_errors(self.partial):
-            for table in self._tables.values():
-                table.flush()
-                table.close()
-            self._journal.close()
-            entries = {}
-            for name, table in self._tables.items():
-                compact = self._compacted(table)
-                entries[name] = compact.describe()
-            manifest = {**self._manifest, "end": dict(end), "tables": entries, "complete": True}
-            manifest["checkpoints"] = self.checkpoints.finish()
-            self._save_manifest(manifest)
-            (self.partial / JOURNAL).unlink()
-            self._take_name()
-
-    def _compacted(self, table: _TableWriter) -> _TableWriter:
-        """The same rows in batches of BATCH_ROWS, whatever the commits were."""
-        if all(batch["rows"] == BATCH_ROWS for batch in table.batches[:-1]):
-            return table
-        compact = _TableWriter(self.partial, table.table, ".compact")
-        for batch in table.kept if table.kept is not None else self._written(table):
-            compact.add(batch)
-        compact.flush()
-        compact.close()
-        compact.path.replace(table.path)
-        compact.path = table.path
-        return compact
-
-    @staticmethod
-    def _written(table: _TableWriter) -> Iterator[Any]:
-        with table.path.open("rb") as file:
-            prelude = file.read(table.prelude["length"])
-            for batch in table.batches:
-                file.seek(batch["offset"])
-                yield arrow.decode_batch(table.table, prelude, file.read(batch["length"]))
-
-    def _take_name(self) -> None:
-        for file in sorted(self.partial.rglob("*")):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        if self.path.exists():
-            assert self._force
-            old = self.path.with_name(self.path.name + ".old")
-            if old.exists():
-                remove_path(old)
-            self.path.rename(old)
-            self.partial.rename(self.path)
-            remove_path(old)
-        else:
-            self.partial.rename(self.path)
+        """Seal the manifest, take the name. Errors: DiskError."""
+        if self._rows:
+            self._hand_over_rows()
+        self._hand_over(partial(self._storage.close, end))
+        self._worker.finish()
+        self._finalizer.detach()
 
     def abandon(self) -> None:
         """The recording could not even start: leave nothing behind."""
-        for table in self._tables.values():
-            table.close()
-        self._journal.close()
-        shutil.rmtree(self.partial, ignore_errors=True)
-
-
-def remove_path(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _plain(row: Row) -> list[Any]:
-    return [{"hex": value.hex()} if isinstance(value, bytes) else value for value in row]
+        self._worker.end(discard=True)
+        self._finalizer.detach()
+        self._storage.abandon()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from tracekit.formats.errors import DiskError, InputError, TraceExistsError
-from tracekit.formats.writer import remove_path
+from tracekit.formats.storage import remove_path
 
 INDEX = "export.json"  # what a folder that we made has in it
 

@@ -93,25 +93,32 @@ def record(
 def _begin(
     scenario: Scenario, guest: LoadedGuest, writer: TraceWriter, on_progress: Callable[[Progress], None] | None
 ) -> Recording:
-    segments: list[dict[str, Any]] = []
-    for part in guest.parts:
-        name = {"kernel": Path(scenario.image).name, "initrd": Path(scenario.initrd or "").name}.get(part.role, "devicetree")
-        segments.append({"ipa": part.ipa, "image": writer.add_image(part.role, name, part.data), "size": len(part.data)})
+    names = {"kernel": Path(scenario.image).name, "initrd": Path(scenario.initrd or "").name}
+    images = [writer.add_image(part.role, names.get(part.role, "devicetree"), part.data) for part in guest.parts]
     faults = [load_fault(name) for name in scenario.hypervisor.faults]
     session = Recording(scenario, guest, writer, on_progress, faults)
     described = scenario.describe()
     described["hypervisor"]["faults"] = [describe(fault) for fault in faults]
     described["image"], described["initrd"] = Path(scenario.image).name, scenario.initrd and Path(scenario.initrd).name
     neighbours = [one.name for one in scenario.host.neighbours]
-    writer.set(
-        scenario=described,
-        machine=describe_machine(session.board.config, guest.entry, guest.x0, segments, reserved_ram(scenario)),
-        engine=describe_engine(session.board.engine.config),
-        threads=[
-            *({"thread": n, "kind": "vcpu", "name": f"vcpu{n}"} for n in range(scenario.vcpus)),
-            *({"thread": scenario.vcpus + n, "kind": "neighbour", "name": name} for n, name in enumerate(neighbours)),
-        ],
-    )
+    config, engine = session.board.config, describe_engine(session.board.engine.config)
+
+    def entries() -> dict[str, Any]:
+        segments = [
+            {"ipa": part.ipa, "image": image.sha256, "size": len(part.data)}
+            for part, image in zip(guest.parts, images, strict=True)
+        ]
+        return {
+            "scenario": described,
+            "machine": describe_machine(config, guest.entry, guest.x0, segments, reserved_ram(scenario)),
+            "engine": engine,
+            "threads": [
+                *({"thread": n, "kind": "vcpu", "name": f"vcpu{n}"} for n in range(scenario.vcpus)),
+                *({"thread": scenario.vcpus + n, "kind": "neighbour", "name": name} for n, name in enumerate(neighbours)),
+            ],
+        }
+
+    writer.set_later(entries)
     return session
 
 
