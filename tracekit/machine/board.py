@@ -6,7 +6,7 @@ who calls run(). Spec: formats/SPEC.md "Time", "Replay"; docs/machine.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +28,7 @@ from tracekit.machine.map import (
     UART_INTID,
     UART_SIZE,
 )
-from tracekit.machine.memory import GuestFault, PhysicalMemory
+from tracekit.machine.memory import GuestFault, Page, PhysicalMemory
 from tracekit.machine.pl011 import Pl011
 from tracekit.machine.registers import Registers
 from tracekit.machine.state import MachineState, TimerState, VcpuState
@@ -437,9 +437,15 @@ class Board:
 
     def save(self) -> MachineState:
         """The whole machine as a plain value."""
+        saved = self.save_portable()
+        vcpus = tuple(replace(one, context=self.engine.context(vcpu)) for vcpu, one in enumerate(saved.vcpus))
+        return replace(saved, engine_build=self.engine_build(), vcpus=vcpus, pages=dict(self.memory.pages()))
+
+    def save_portable(self) -> MachineState:
+        """The machine without pages and contexts: at a mark, its portable values and memory are all of it."""
         state = self._state
         return MachineState(
-            engine_build=self.engine_build(),
+            engine_build="",
             position=self.engine.position,
             loaded_vcpu=self.engine.vcpu,
             counter_high_ns=int(state.counter_high_ns),
@@ -449,7 +455,7 @@ class Board:
             vcpus=tuple(
                 VcpuState(
                     registers=self.engine.registers(vcpu),
-                    context=self.engine.context(vcpu),
+                    context=b"",
                     timers=tuple(TimerState(int(t.cval), int(t.ctl), bool(t.asserted)) for t in state.timer[vcpu]),
                     local_ns=self.local_ns[vcpu],
                     remainder=self.engine.clock_remainder() if vcpu == self.engine.vcpu else self._remainder[vcpu],
@@ -459,25 +465,39 @@ class Board:
             gic=self.gic.save(),
             uart=self.uart.save(),
             console=self.console.open_row(),
-            pages=dict(self.memory.pages()),
+            pages={},
         )
 
     def restore(self, saved: MachineState) -> None:
         """Become the saved machine; the engine's own contexts are used where they fit, the portable registers otherwise."""
-        state = self._state
-        assert len(saved.vcpus) == self.config.vcpu_count
         for index in [index for index, _ in self.memory.pages()]:
             self.memory.write_bytes(index << 12, bytes(4096))
-        for index, content in saved.pages.items():
+        self._become(saved, saved.pages, with_contexts=saved.engine_build == self.engine_build())
+
+    def restore_portable(self, saved: MachineState, pages: Mapping[int, Page]) -> None:
+        """Become what save_portable() gave at a mark, of this run or of a recording of it, as often and in any order.
+
+        pages: content of 4096 bytes by ipa >> 12, of every page that differs from the present memory; others may be among them.
+        Rows that the engine has buffered are forgotten: drain_all() first, if they are wanted.
+        Errors: GuestFault where a page lies outside memory.
+        """
+        self.engine.forget()
+        self._become(saved, pages, with_contexts=False)
+        self.engine.mark()
+
+    def _become(self, saved: MachineState, pages: Mapping[int, Page], *, with_contexts: bool) -> None:
+        state, engine = self._state, self.engine
+        assert len(saved.vcpus) == self.config.vcpu_count
+        for index, content in pages.items():
             self.memory.write_bytes(index << 12, content)
-        self.engine.flush_code()
+        engine.flush_code()
         state.position = saved.position
-        self.engine.switch(saved.loaded_vcpu)
+        engine.switch(saved.loaded_vcpu)
         for vcpu, one in enumerate(saved.vcpus):
-            if saved.engine_build == self.engine_build():
-                self.engine.set_context(vcpu, one.context)
+            if with_contexts:
+                engine.set_context(vcpu, one.context)
             else:
-                self.engine.set_registers(vcpu, one.registers)
+                engine.set_registers(vcpu, one.registers)
             for timer, value in zip(state.timer[vcpu], one.timers, strict=True):
                 timer.cval, timer.ctl, timer.asserted = value.cval, value.ctl, value.asserted
             self.local_ns[vcpu], self._remainder[vcpu] = one.local_ns, one.remainder
@@ -486,10 +506,9 @@ class Board:
         self.gic.restore(saved.gic)
         self.uart.restore(saved.uart)
         self.console.restore(saved.console)
-        self.engine.set_clock(saved.clock_ns, self._remainder[saved.loaded_vcpu])
+        engine.set_clock(saved.clock_ns, self._remainder[saved.loaded_vcpu])
         for vcpu in range(self.config.vcpu_count):
-            self.engine.set_line(vcpu, self.gic.line(vcpu))
-        self.engine.flush_code()
+            engine.set_line(vcpu, self.gic.line(vcpu))
 
     def roll_back(self, saved: MachineState) -> None:
         """Become what save() gave earlier in this run, while position, order of events, time and console go on. Every exclusive monitor

@@ -278,6 +278,10 @@ class Engine:
         """Forget translated code and cached translations: RAM was changed from outside."""
         self._lib.tk_flush_code(self._handle)
 
+    def forget(self) -> None:
+        """The machine is about to become another: buffered rows and whatever else stands for what has just run go."""
+        self._lib.tk_forget(self._handle)
+
     # --- running -----------------------------------------------------------------------------------------------------------
 
     @property

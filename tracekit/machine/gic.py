@@ -11,7 +11,10 @@ SPURIOUS = 1023
 _WORDS = INTERRUPTS // 32
 _IDLE_PRIORITY = 0x100
 _IIDR = 0x0202_143B
-_ACTIVE_DEPTH_MAX = 64
+ACTIVE_DEPTH_MAX = 64
+
+# GicState.shared: what its values are and how many, in order.
+SHARED_VALUES = (("words", 5 * _WORDS + INTERRUPTS // 16), ("priorities", INTERRUPTS), ("targets", INTERRUPTS))
 
 SendSgi = Callable[[int, int, int], None]
 Observe = Callable[[str, int, "int | None"], None]
@@ -213,7 +216,7 @@ class Gic:
             priority = self._spi_priority[intid]
             self._spi_active[intid // 32] |= bit
             self._spi_pending[intid // 32] &= ~bit
-        if len(bank.running) < _ACTIVE_DEPTH_MAX:
+        if len(bank.running) < ACTIVE_DEPTH_MAX:
             bank.running.append((priority, intid))
         return answer
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from tracekit.machine.map import RAM_BASE
 
 PAGE_SIZE = 4096
+Page = bytes | bytearray | memoryview  # content of a page
 _ZERO_PAGE = bytes(PAGE_SIZE)
 
 
@@ -49,7 +50,7 @@ class PhysicalMemory:
         buffer, at = self._place(ipa, size)
         return bytes(buffer[at : at + size])
 
-    def write_bytes(self, ipa: int, data: bytes) -> None:
+    def write_bytes(self, ipa: int, data: Page) -> None:
         """Errors: GuestFault."""
         buffer, at = self._place(ipa, len(data))
         buffer[at : at + len(data)] = data

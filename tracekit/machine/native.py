@@ -176,6 +176,7 @@ def library() -> ctypes.CDLL:
         "tk_event_ns": (c_uint64, [c_void_p]),
         "tk_now_ns": (c_uint64, [c_void_p]),
         "tk_take_interrupt": (None, [c_void_p]),
+        "tk_forget": (None, [c_void_p]),
         "tk_mark": (c_int, [c_void_p]),
         "tk_changed_pages": (c_uint64, [c_void_p, c_void_p, c_void_p, c_uint64, c_uint32, c_void_p]),
         "tk_run": (c_int, [c_void_p, c_uint64, c_uint64]),

@@ -10,7 +10,7 @@ _IDS = (0x11, 0x10, 0x34, 0x00, 0x0D, 0xF0, 0x05, 0xB1)
 _RX, _TX, _RX_TIMEOUT = 1 << 4, 1 << 5, 1 << 6
 _FIFO_DEPTH = 16
 _PLAIN = {0x20: "ilpr", 0x24: "ibrd", 0x28: "fbrd", 0x2C: "lcrh", 0x30: "cr", 0x34: "ifls", 0x48: "dmacr"}
-_MASKS = {"ilpr": 0xFF, "ibrd": 0xFFFF, "fbrd": 0x3F, "lcrh": 0xFF, "cr": 0xFFFF, "ifls": 0x3F, "dmacr": 0x7}
+REGISTER_MASKS = {"ilpr": 0xFF, "ibrd": 0xFFFF, "fbrd": 0x3F, "lcrh": 0xFF, "cr": 0xFFFF, "ifls": 0x3F, "dmacr": 0x7}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Pl011:
             self._raw &= ~value
         elif offset in _PLAIN:
             name = _PLAIN[offset]
-            self._registers[name] = value & _MASKS[name]
+            self._registers[name] = value & REGISTER_MASKS[name]
         self._update()
 
     def receive(self, data: bytes) -> None:
