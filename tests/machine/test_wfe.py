@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from a64 import NOP, SEV, WFE, WFI, Word, add, adr, assemble, branch, cbnz, cbz, ic_ivau, movk, movz, store, sub
+from a64 import NOP, SEV, WFE, Word, add, adr, assemble, branch, cbz, movz, sub
+from small_engine import CODE, RAM, REWRITTEN, SIZE, Program, Stop, engine, lock_scenario, stops
 from support import busy_host, replayed, rows
 
 from tracekit.formats.verify import verify
 from tracekit.host.config import HostConfig
-from tracekit.machine.engine import Engine, EngineConfig, StopReason
+from tracekit.machine.engine import Engine, EngineConfig
 from tracekit.machine.registers import Registers
 from tracekit.recorder.record import load_guest, record
-from tracekit.recorder.scenario import Scenario
 from tracekit.recorder.session import Recording
-
-RAM, SIZE, CODE = 0x4000_0000, 1 << 20, 0x4000_4000
-Stop = tuple[str, int, int, int]  # reason, vCPU, position, pc
 
 ENGINES = [
     pytest.param(EngineConfig(mode=mode, page_size=page_size, stops_at_wfe=True), id=f"{mode}-{page_size}")
@@ -33,60 +27,9 @@ ENGINES = [
 REFERENCE = EngineConfig(counting="instruction", stops_at_wfe=True)
 
 
-class Nobody:
-    """No devices, no timers."""
-
-    def mmio_read(self, ipa: int, size: int) -> int:
-        return 0
-
-    def mmio_write(self, ipa: int, size: int, value: int) -> None:
-        pass
-
-    def timer_changed(self, which: int) -> None:
-        pass
-
-    def watched(self, is_write: bool, ipa: int, size: int, value: int) -> None:
-        pass
-
-    def capture_full(self, table: int) -> None:
-        pass
-
-
-@contextmanager
-def engine(config: EngineConfig, images: dict[int, bytes], entry: int = CODE, vcpus: int = 1) -> Iterator[Engine]:
-    """An engine with code in its RAM."""
-    made = Engine(config, vcpus, RAM, SIZE, Nobody())
-    for at, image in images.items():
-        made.ram[at - RAM : at - RAM + len(image)] = image
-    made.flush_code()
-    for vcpu in range(vcpus):
-        made.reset_vcpu(vcpu, entry, 0)
-    made.set_clock(0)
-    yield made
-    made.close()
-
-
-def stops(made: Engine, limit: int) -> list[Stop]:
-    """Run to a position; every stop on the way."""
-    out: list[Stop] = []
-    while True:
-        reason = made.run(limit, 1 << 60)
-        out.append((reason.name, made.vcpu, made.position, made.pc()))
-        if reason not in (StopReason.WFE, StopReason.WFI):
-            return out
-
-
 def stops_of(config: EngineConfig, images: dict[int, bytes], limit: int) -> list[Stop]:
     with engine(config, images) as made:
         return stops(made, limit)
-
-
-@dataclass(frozen=True)
-class Program:
-    """Code, and the (position, pc offset) behind each WFE among its first instructions."""
-
-    code: bytes
-    wfes: list[tuple[int, int]]
 
 
 STRAIGHT = Program(
@@ -96,14 +39,6 @@ INTO_THE_MIDDLE = Program(  # the WFE at 16 is reached by falling into it, then 
     assemble(movz(1, 2), "a", cbz(1, "b"), sub(1, 1, 1), NOP, "b", WFE, branch("a")),
     [(5, 20), (10, 20), (13, 20), (16, 20)],
 )
-REWRITTEN = Program(  # NOP, WFE, NOP again, at one address, with IC IVAU
-    assemble(
-        adr(1, "patched"), movz(2, WFE & 0xFFFF), movk(2, WFE >> 16, 16), movz(3, NOP & 0xFFFF), movk(3, NOP >> 16, 16), "a",
-        store(2, 1), *ic_ivau(1), branch("c"), "patched", NOP, branch("d"), "c", branch("patched"), "d",
-        store(3, 1), *ic_ivau(1), movz(4, 1), "e", cbnz(5, "a"), movz(5, 1), branch("patched"),
-    ),
-    [(14, 52)],
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("config", [*ENGINES, pytest.param(REFERENCE, id="reference")])
@@ -268,7 +203,8 @@ def test_every_limit() -> None:
 
 def test_only_where_asked_for() -> None:
     """Off by default, and for as long as stop_at_wfe(False) says so."""
-    assert EngineConfig().hook_set() == [hook for hook in EngineConfig(stops_at_wfe=True).hook_set() if hook != "edge"]
+    safe = EngineConfig(mode="safe")
+    assert safe.hook_set() == [hook for hook in replace(safe, stops_at_wfe=True).hook_set() if hook != "edge"]
     assert stops_of(EngineConfig(), {CODE: STRAIGHT.code}, 14) == [("LIMIT", 0, 14, CODE)]
     for config in (EngineConfig(stops_at_wfe=True), REFERENCE):
         with engine(config, {CODE: STRAIGHT.code}) as made:
@@ -279,30 +215,6 @@ def test_only_where_asked_for() -> None:
 
 
 # --- yields ---------------------------------------------------------------------------------------------------------------------
-
-ROUNDS = 1_000
-LOCKED = assemble(  # two vCPUs take a lock by turns, waiting with WFE; each adds to a counter; vCPU 0 powers off
-    movz(0, 0xC400, 16), movk(0, 3), movz(1, 1), adr(2, "both"), movz(3, 0), 0xD4000002,
-    "both", adr(10, "lock"), movz(11, ROUNDS),
-    "try", 0xC85FFD4C, cbz(12, "free"), WFE, branch("try"),  # LDAXR X12, [X10]
-    "free", movz(13, 1), 0xC80E7D4D, cbnz(14, "try"),  # STXR W14, X13, [X10]
-    movz(15, 200), "held", sub(15, 15, 1), cbnz(15, "held"),
-    0xF9400550, add(16, 16, 1), 0xF9000550,  # LDR, STR X16, [X10, #8]
-    0xC89FFD5F, SEV,  # STLR XZR, [X10]
-    sub(11, 11, 1), cbnz(11, "try"),
-    0xD53800B1, 0x92401E31, cbnz(17, "rest"),  # MRS X17, MPIDR_EL1; AND X17, X17, #0xff
-    "wait", 0xF9400550, movz(12, 2 * ROUNDS), 0xEB0C021F, ("imm19", 0x54000000, "off"), WFE, branch("wait"),  # CMP, B.EQ
-    "off", movz(0, 0x8400, 16), movk(0, 8), 0xD4000002,
-    "rest", WFI, branch("rest"), NOP, "lock", 0, 0, 0, 0,
-)  # fmt: skip
-
-
-def lock_scenario(folder: Path, host: HostConfig, **changes: Any) -> Scenario:
-    image = folder / "locked.bin"
-    image.write_bytes(LOCKED)
-    return Scenario(
-        image=str(image), guest_format="flat", vcpus=2, ram=16 << 20, max_vtime_ns=1_000_000_000, host=host, **changes
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("policy", "pcpus"), [("round-robin", 1), ("fair", 1), ("chaos", 2)])

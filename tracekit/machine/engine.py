@@ -67,6 +67,11 @@ class EngineConfig:
     takes_interrupts: bool = True
     stops_at_wfe: bool = False
 
+    @property
+    def eases_hints(self) -> bool:
+        """Whether WFE and YIELD are made cheap (native/hints.c)."""
+        return self.mode != "safe" and self.counting == "block"
+
     def hook_set(self) -> list[str]:
         """Names of the hooks that this configuration installs (they explain a divergence, they never gate a replay)."""
         hooks = ["intr", "block", "mrs", "msr", "sys", "unmapped" if self.mode == "fast" else "unmapped-everywhere"]
@@ -76,7 +81,7 @@ class EngineConfig:
             hooks.append("write")
         if self.capture == "full" or self.watches:
             hooks.append("read")
-        if self.stops_at_wfe:
+        if self.stops_at_wfe or self.eases_hints:
             hooks.append("edge")
         return hooks
 
@@ -203,6 +208,7 @@ class Engine:
         state.takes_interrupts = config.takes_interrupts
         state.cures_stale_code = config.mode == "fast"
         state.finds_wfe = state.stops_at_wfe = config.stops_at_wfe
+        state.eases_hints = config.eases_hints
         state.counts_each_instruction = config.counting == "instruction"
         state.captures_writes = config.capture in ("writes", "full")
         state.captures_reads = state.captures_blocks = config.capture == "full"

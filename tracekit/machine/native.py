@@ -71,7 +71,7 @@ class State(ctypes.Structure):
         *_fields(
             c_uint32,
             "takes_interrupts cures_stale_code counts_each_instruction captures_writes captures_reads captures_blocks "
-            "has_pan page_size smc_undefined finds_wfe stops_at_wfe",
+            "has_pan page_size smc_undefined finds_wfe stops_at_wfe eases_hints",
         ),
         *_fields(c_uint64, "ram_base ram_size watch_count"),
         *_fields(c_uint64 * WATCHES_MAX, "watch_begin watch_end"),
@@ -79,7 +79,7 @@ class State(ctypes.Structure):
         ("engine_error", c_int32),
         ("stop_wanted", c_uint32),
         *_fields(c_uint64, "fault_position faults_here fault_pc"),
-        *_fields(c_uint64, "exceptions external_aborts tails slow_blocks cache_lines wfe_sites"),
+        *_fields(c_uint64, "exceptions external_aborts tails slow_blocks cache_lines wfe_sites hints"),
     ]
 
 

@@ -8,7 +8,8 @@
 void tk_look_before_blocks(Engine *e) {
   const State *s = &e->s;
   bool waiting = s->takes_interrupts && s->line[s->vcpu];
-  e->s.floor = waiting || e->flush_wanted || s->stop_wanted || e->wfe_retires || e->wfe_block_size ? INT64_MAX : 0;
+  bool translates = e->wfe_block_size || e->hint_size || e->hint_word;
+  e->s.floor = waiting || e->flush_wanted || s->stop_wanted || e->wfe_retires || translates ? INT64_MAX : 0;
 }
 void tk_stop(Engine *e) {
   e->stopping = true;
@@ -25,7 +26,11 @@ static __attribute__((noinline, cold)) void look(Engine *e, uint64_t pc, uint64_
   s->slow_blocks++;
   s->left += (int64_t)size; /* not run yet */
   s->block_end = pc;
-  if (e->flush_wanted || s->stop_wanted || e->wfe_retires || e->wfe_block_size || s->left <= 0) {
+  if (e->hint_word) {
+    tk_hint_restore(e);
+    tk_look_before_blocks(e);
+  }
+  if (e->flush_wanted || s->stop_wanted || e->wfe_retires || e->wfe_block_size || e->hint_size || s->left <= 0) {
     tk_stop(e);
     return;
   }

@@ -116,7 +116,7 @@ typedef struct {
   uint64_t random_state;
   /* --- configuration ------------------------------------------------------------------------------------------------------ */
   uint32_t takes_interrupts; /* 1: stop where an interrupt can be taken (recording); 0: places come from elsewhere (replay) */
-  uint32_t cures_stale_code, counts_each_instruction, captures_writes, captures_reads, captures_blocks, has_pan, page_size, smc_undefined, finds_wfe, stops_at_wfe;
+  uint32_t cures_stale_code, counts_each_instruction, captures_writes, captures_reads, captures_blocks, has_pan, page_size, smc_undefined, finds_wfe, stops_at_wfe, eases_hints;
   uint64_t ram_base, ram_size;
   uint64_t watch_count, watch_begin[16], watch_end[16];
   /* --- why the last run stopped ------------------------------------------------------------------------------------------ */
@@ -125,7 +125,7 @@ typedef struct {
   uint32_t stop_wanted;
   uint64_t fault_position, faults_here, fault_pc;
   /* --- statistics (no trace holds them) ----------------------------------------------------------------------------------- */
-  uint64_t exceptions, external_aborts, tails, slow_blocks, cache_lines, wfe_sites;
+  uint64_t exceptions, external_aborts, tails, slow_blocks, cache_lines, wfe_sites, hints;
 } State;
 
 typedef struct {
@@ -166,6 +166,11 @@ typedef struct {
   uint64_t wfe_new, wfe_block, wfe_block_size; /* a WFE just translated in this block; size 0: none */
   uint64_t translations;
   struct { uint64_t va; size_t hook; } wfe_site[TK_WFE_SITES_MAX];
+  /* WFE and YIELD, see hints.c */
+  uint64_t hint_block, hint_size; /* a block just translated that ends in one; size 0: none */
+  uint64_t hint_end;              /* its end once it is dropped, for the next start of the engine; 0: none */
+  uint8_t *hint_word;             /* one that stands aside while its block is translated anew; NULL: none */
+  uint32_t hint_saved;
 } Engine;
 
 /* decode.c: what an A64 load or store does */
@@ -215,5 +220,11 @@ uint32_t tk_captured_word(Engine *e, uint64_t pc);
 int tk_wfe_install(Engine *e);
 void tk_wfe_settle(Engine *e);
 void tk_wfe_reached(Engine *e, uint64_t pc, uint32_t word);
+
+/* hints.c */
+void tk_hint_translated(Engine *e, uint64_t pc, uint64_t size, const uint8_t *code);
+void tk_hint_settle(Engine *e);
+void tk_hint_replace(Engine *e, uint64_t pc);
+void tk_hint_restore(Engine *e);
 
 #endif

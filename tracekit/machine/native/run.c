@@ -15,7 +15,7 @@ TK_EXPORT int tk_run(Engine *e, uint64_t limit_position, uint64_t horizon_ns) {
   State *s = &e->s;
   s->limit_position = limit_position, s->horizon_ns = horizon_ns;
   s->stop_position = s->position, s->left = 0, s->engine_error = 0, s->stop_wanted = 0, s->faults_here = 0;
-  e->hypercall_pending = 0;
+  e->hypercall_pending = 0, e->hint_end = 0;
   for (;;) {
     uint64_t pc = tk_pc(e);
     s->block_end = pc;
@@ -45,10 +45,13 @@ TK_EXPORT int tk_run(Engine *e, uint64_t limit_position, uint64_t horizon_ns) {
       if (!e->stopping && tk_pc(e) == end) e->stopping = true;
     } else {
       e->tail = 0;
+      if (e->hint_end) tk_hint_replace(e, pc);
       error = e->api.emu_start(e->uc, pc, 0, 0, 0);
     }
     if (e->straddle_count) tk_capture_settle(e);
     if (e->wfe_block_size) tk_wfe_settle(e);
+    if (e->hint_word) tk_hint_restore(e);
+    if (e->hint_size) tk_hint_settle(e);
     if (s->engine_error) return finish(e, TK_STOP_ERROR);
     if (e->wfe_retires && tk_pc(e) == e->wfe_next_pc) {
       e->wfe_retires = false;

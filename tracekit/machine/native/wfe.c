@@ -37,7 +37,8 @@ static void hook_translated(uc_engine *uc, const Block *block, const Block *befo
   Engine *e = user;
   e->translations++;
   const uint8_t *code = block->size ? tk_code_word(e, block->pc) : NULL; /* a block lies in one page */
-  for (uint32_t i = 0; code && i < block->size; i += 4) {
+  if (code) tk_hint_translated(e, block->pc, block->size, code);
+  for (uint32_t i = 0; code && e->s.finds_wfe && i < block->size; i += 4) {
     uint32_t word;
     memcpy(&word, code + i, 4);
     if (word != WFE || is_known(e, block->pc + i)) continue;
