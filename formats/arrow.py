@@ -114,17 +114,22 @@ def _min_max(array: Any) -> tuple[int, int]:
     return both["min"], both["max"]
 
 
-def decode_batch(table: str, prelude: bytes, body: bytes) -> Any:
+def decode_batch(table: str, prelude: bytes, body: bytes, columns: Sequence[str] | None = None) -> Any:
     """The RecordBatch of verified bytes. `prelude` is the file up to its first batch of rows (it ends with an empty batch).
 
+    columns: only these, in the table's order; none of text. The others are not even decompressed.
     Errors: TraceDamaged when the bytes are no such batch.
     """
+    chosen = None if columns is None else [TABLES[table].index(name) for name in columns]
+    options = None if chosen is None else pa.ipc.IpcReadOptions(included_fields=chosen, use_threads=False)
+    wanted = schema(table) if chosen is None else pa.schema([schema(table).field(index) for index in chosen])
     try:
-        with pa.ipc.open_stream(pa.BufferReader(prelude[len(MAGIC) :] + body)) as reader:
-            if not reader.schema.equals(schema(table)):
+        with pa.ipc.open_stream(pa.BufferReader(prelude[len(MAGIC) :] + body), options=options) as reader:
+            if not reader.schema.equals(wanted):
                 raise TraceDamaged(f"{table}.arrow: another schema than this format's")
             batches = list(_until_end(reader))
-        check_dictionaries(table, batches[-1])
+        if chosen is None:
+            check_dictionaries(table, batches[-1])
         batches[-1].validate(full=True)
     except (pa.ArrowException, OSError, IndexError, ValueError, StopIteration) as error:
         raise TraceDamaged(f"{table}.arrow: cannot be decoded ({error})") from None

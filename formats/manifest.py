@@ -7,7 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tracekit.formats.captures import check_captured
 from tracekit.formats.errors import NotATraceError, TraceDamaged, TraceVersionError
+from tracekit.formats.pages import check_pages
 from tracekit.formats.tables import MAJOR, MINOR, TABLES
 
 NAME = "trace.json"
@@ -81,6 +83,7 @@ def check(manifest: Mapping[str, Any], where: str) -> None:
                 _hash(batch["sha256"])
                 for key in ("position", "sequence", "vtime_ns"):
                     _natural(batch[key][0]), _natural(batch[key][1])
+                check_pages(batch)
             if rows != table["rows"] or at > _natural(table["bytes"]):
                 raise ValueError(f"table {name}: rows or bytes do not add up")
         for image in manifest["images"]:
@@ -159,6 +162,7 @@ def _check_description(manifest: Mapping[str, Any]) -> None:
     if not all(isinstance(fault, dict) for fault in scenario.get("hypervisor", {}).get("faults", ())):
         raise TypeError("a fault is no object")
     _kind(manifest.get("recovered", {}), "missing", list)
+    check_captured(manifest)
     if "pcpus" in scenario.get("host", {}):
         _natural(scenario["host"]["pcpus"])
 

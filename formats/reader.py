@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -233,8 +233,15 @@ class Trace:
 
     def batch(self, name: str, index: int) -> Any:
         """One verified batch. Errors: TraceDamaged, naming table, batch and position."""
+        return self.decoded(name, index, self.verified(name, index))
+
+    def _where(self, name: str, index: int) -> str:
         entry = self.manifest["tables"][name]["batches"][index]
-        where = f"{self.path}/{TABLES[name].file}: batch {index} (from position {entry['position'][0]})"
+        return f"{self.path}/{TABLES[name].file}: batch {index} (from position {entry['position'][0]})"
+
+    def verified(self, name: str, index: int) -> bytes:
+        """The bytes of a batch, whose hash holds. Errors: TraceDamaged."""
+        entry, where = self.manifest["tables"][name]["batches"][index], self._where(name, index)
         if entry["length"] > 1 << 30:
             raise TraceDamaged(f"{where}: {entry['length']} bytes")
         raw = self.store.read(TABLES[name].file, entry["offset"], entry["length"])
@@ -242,6 +249,18 @@ class Trace:
             raise TraceDamaged(f"{where}: cut short")
         if hashlib.sha256(raw).hexdigest() != entry["sha256"]:
             raise TraceDamaged(f"{where}: altered (SHA-256 does not agree); `tracekit recover` saves what comes before")
+        return raw
+
+    def some_columns(self, name: str, index: int, raw: bytes, columns: Sequence[str]) -> Any:
+        """Some columns (none of text) of a batch whose bytes are verified; nothing else is decompressed. Errors: TraceDamaged."""
+        batch = arrow.decode_batch(name, self._prelude(name), raw, columns)
+        if batch.num_rows != self.manifest["tables"][name]["batches"][index]["rows"]:
+            raise TraceDamaged(f"{self._where(name, index)}: {batch.num_rows} rows instead of what the manifest says")
+        return batch
+
+    def decoded(self, name: str, index: int, raw: bytes) -> Any:
+        """A batch whose bytes are verified. Errors: TraceDamaged."""
+        entry, where = self.manifest["tables"][name]["batches"][index], self._where(name, index)
         batch = arrow.decode_batch(name, self._prelude(name), raw)
         if batch.num_rows != entry["rows"]:
             raise TraceDamaged(f"{where}: {batch.num_rows} rows instead of {entry['rows']}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from tracekit.formats import arrow
 from tracekit.formats.arrow import ArrowFile, Row
+from tracekit.formats.pages import pages_entry
 from tracekit.formats.tables import BATCH_ROWS, TABLES
 
 REST_SUFFIX = ".rest"
@@ -23,6 +24,7 @@ class _HashedFile:
 
     def __init__(self, path: Path, table: str) -> None:
         self.path = path
+        self._table = table
         self._file = ArrowFile(str(path), table)
         self._back = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         self._whole = hashlib.sha256()
@@ -45,7 +47,8 @@ class _HashedFile:
         """Append a batch; gives its entry in the manifest."""
         offset, length = self._file.write(batch)
         sha256 = self._hash(offset + length)
-        return {"offset": offset, "length": length, "rows": batch.num_rows, "sha256": sha256, **arrow.first_last(batch)}
+        ranges = {**arrow.first_last(batch), **pages_entry(self._table, batch)}
+        return {"offset": offset, "length": length, "rows": batch.num_rows, "sha256": sha256, **ranges}
 
     def close(self) -> tuple[int, str]:
         """Write the footer; gives size and SHA-256 of the whole file."""

@@ -10,6 +10,7 @@ from typing import Any
 from tracekit.formats.arrow import Row
 from tracekit.formats.checkpoints import Entry
 from tracekit.formats.errors import TraceError
+from tracekit.formats.pages import TABLES_WITH_PAGES, outside
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import TABLES
 
@@ -130,6 +131,8 @@ def _order(trace: Trace, name: str, vcpus: int, end: int) -> Iterator[Finding]:
         for key_name, value in expected.items():
             if ranges[key_name] != value:
                 yield Finding("trace.json", f"the {key_name} range of batch {batch_index} of {name} is not its rows'")
+        if name in TABLES_WITH_PAGES and (ipa := outside(ranges, batch.column(TABLES[name].index("ipa")))) is not None:
+            yield Finding("trace.json", f"the pages of batch {batch_index} of {name} do not hold its row at {ipa:#x}")
     if before[0] > end:
         yield Finding(name, f"a row at position {before[0]}, behind the end at {end}")
 

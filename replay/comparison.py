@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tracekit.formats.thick import ThickComparison
-from tracekit.formats.writer import TraceWriter
 from tracekit.machine import native
 from tracekit.machine.board import THICK_TABLES
 from tracekit.machine.capture import thick_buffers
@@ -13,6 +12,7 @@ from tracekit.machine.events import Row
 from tracekit.replay.difference import Difference
 from tracekit.replay.divergence import Event
 from tracekit.replay.events import EventStream
+from tracekit.replay.rows import RowWriter
 
 
 class Comparison:
@@ -23,7 +23,7 @@ class Comparison:
         events: EventStream,
         thick: Mapping[str, ThickComparison],
         difference: Difference,
-        writer: TraceWriter | None,
+        writer: RowWriter | None,
         is_cut: bool,
     ) -> None:
         self._events = events

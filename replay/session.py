@@ -11,7 +11,6 @@ from typing import Any
 
 from tracekit.formats.reader import Trace
 from tracekit.formats.thick import ThickComparison
-from tracekit.formats.writer import TraceWriter
 from tracekit.machine.engine import StopReason, version
 from tracekit.replay.comparison import Comparison
 from tracekit.replay.decisions import Decisions
@@ -20,6 +19,7 @@ from tracekit.replay.divergence import Cause, Divergence, Result
 from tracekit.replay.events import EventStream, is_decision
 from tracekit.replay.machine import RecordedMachine
 from tracekit.replay.options import ReplayOptions
+from tracekit.replay.rows import RowWriter
 from tracekit.replay.standing import Standing
 
 NEVER = 1 << 62
@@ -37,7 +37,7 @@ class Replay:
         trace: Trace,
         options: ReplayOptions | None = None,
         *,
-        writer: TraceWriter | None = None,
+        writer: RowWriter | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         """Errors: TraceDamaged where the manifest describes no machine that can be built."""

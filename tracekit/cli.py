@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("tracekit.analyzers.report.cli:report", "Make one offline page that shows a run, or two side by side."),
     "unpack": ("tracekit.formats.cli:unpack", "Make a directory of a packed trace."),
     "verify": ("tracekit.formats.cli:verify", "Check every hash, schema and cross-reference, without running anything."),
+    "who-wrote": ("tracekit.workbench.cli:who_wrote", "The writes to an address, the newest first, each with its proof."),
 }
 
 

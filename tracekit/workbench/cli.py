@@ -1,4 +1,4 @@
-"""`tracekit baseline`, `tracekit demo` and `tracekit query`."""
+"""`tracekit baseline`, `tracekit completion`, `tracekit demo`, `tracekit query` and `tracekit who-wrote`."""
 
 from __future__ import annotations
 
@@ -144,6 +144,39 @@ def _save(view: Tables, text: str, kind: str, output: Path | None, force: bool, 
         raise DiskError(f"cannot write {output}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@click.command("who-wrote")
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.argument("address")
+@click.option("--before", type=click.IntRange(min=0), metavar="P", help="Only writes at positions below P (default: all).")
+@click.option("--size", type=click.IntRange(min=1), help="Bytes from ADDRESS on (default 1: any write that covers it).")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="The N newest (default: those that account for every byte)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def who_wrote(trace: Path, address: str, before: int | None, size: int | None, limit: int | None, as_json: bool) -> None:
+    """The writes of guest and host to a physical ADDRESS, the newest first: position, time, code, value and cause, each with its proof.
+
+    ADDRESS: hexadecimal or decimal; pvtime:N is the stolen time of vCPU N. The table memory_writes answers where it holds all writes to the
+    range (--capture writes or full, watched ranges, stolen-time structures); a stretch where it does not is replayed, the last one first, which
+    stderr tells. Exit code 0, also where nothing wrote (a line says what the memory holds then); 2: trouble; 3: the run does not replay.
+    """
+    from tracekit.formats.reader import Trace
+    from tracekit.replay.who_wrote import place_of
+    from tracekit.replay.who_wrote import who_wrote as ask
+    from tracekit.workbench.writes import as_dict, lines
+
+    opened = Trace.open(trace)
+    ipa, natural = place_of(opened, address)
+    answer = ask(
+        opened, ipa, size=size or natural, before=before, limit=limit, tell=lambda text: click.echo(f"tracekit: {text}", err=True)
+    )
+    if as_json:
+        click.echo(json.dumps(as_dict(opened, answer)))
+        return
+    for line in lines(opened, answer):
+        click.echo(line)
 
 
 @click.group()
