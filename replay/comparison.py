@@ -21,16 +21,19 @@ class Comparison:
     def __init__(
         self,
         events: EventStream,
-        thick: Mapping[str, ThickComparison],
         difference: Difference,
         writer: RowWriter | None,
         is_cut: bool,
     ) -> None:
         self._events = events
-        self._thick = thick
+        self._thick: Mapping[str, ThickComparison] = {}
         self._difference = difference
         self._writer = writer
         self._is_cut = is_cut
+
+    def begin(self, thick: Mapping[str, ThickComparison]) -> None:
+        """What is captured from now on is compared with these."""
+        self._thick = thick
 
     def row(self, table: str, row: Row) -> None:
         """One replayed event against the next recorded one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from tracekit.formats.errors import TraceDamaged
@@ -13,9 +14,8 @@ from tracekit.replay.difference import Difference
 from tracekit.replay.divergence import Cause, Event
 from tracekit.replay.events import EventStream
 from tracekit.replay.machine import RecordedMachine
-from tracekit.replay.standing import Snapshot, Standing
+from tracekit.replay.standing import SNAPSHOTS_MAX, Snapshot, Standing
 
-SNAPSHOTS_MAX = 64
 _BY_THE_GUEST = frozenset({"wfi", "suspend", "power_off"})  # reasons that only an instruction of the vCPU brings about
 
 
@@ -136,7 +136,10 @@ class Decisions:
         snapshots = self._standing.snapshots
         if len(snapshots) >= SNAPSHOTS_MAX:
             raise TraceDamaged(f"{self._path}: directives: more than {SNAPSHOTS_MAX} snapshots that are kept")
-        snapshots[number] = Snapshot(self.board.save(), tuple(self._standing.sgis))
+        if number in snapshots:
+            raise TraceDamaged(f"{self._path}: directives: snapshot {number} is kept twice")
+        state = replace(self.board.save_portable(), pages=dict(self.board.memory.pages()))
+        snapshots[number] = Snapshot(state, tuple(self._standing.sgis))
 
     def _roll_back(self, number: int, ns: int) -> None:
         if number not in self._standing.snapshots:

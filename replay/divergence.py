@@ -61,7 +61,7 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a replay found. `is_whole` is False when it was asked to stop early (`--to`)."""
+    """What a replay found. `is_whole`: it went to the recorded end. from_position: where it began; events: those compared from there on."""
 
     divergence: Divergence | None
     position: int
@@ -69,6 +69,7 @@ class Result:
     events: int
     is_whole: bool
     warnings: tuple[str, ...]
+    from_position: int = 0
 
     @property
     def is_identical(self) -> bool:

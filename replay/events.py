@@ -59,6 +59,12 @@ class EventStream:
     """
 
     def __init__(self, trace: Trace, start: Place = (0, 0), open_console: Place | None = None) -> None:
+        self._trace = trace
+        self.seek(start, open_console)
+
+    def seek(self, start: Place = (0, 0), open_console: Place | None = None) -> None:
+        """Begin again, there; `taken` counts from 0."""
+        trace = self._trace
         self._merged = heapq.merge(*(self._table(trace, name, start) for name in TABLES), key=_key)
         self._ahead: deque[Event] = deque()
         behind = events_before(trace, start, EVENTS_BEFORE + 1) if start > (0, 0) else ()

@@ -6,12 +6,15 @@ Spec: formats/SPEC.md "Replay".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from tracekit.formats.errors import TraceDamaged
 from tracekit.formats.reader import Trace
 from tracekit.formats.thick import ThickComparison
 from tracekit.machine.engine import StopReason, version
+from tracekit.machine.memory import GuestFault, Page
+from tracekit.replay.checkpoints import CheckpointComparison, Point, read_point
 from tracekit.replay.comparison import Comparison
 from tracekit.replay.decisions import Decisions
 from tracekit.replay.difference import Difference, Diverged
@@ -37,38 +40,98 @@ class Replay:
         trace: Trace,
         options: ReplayOptions | None = None,
         *,
+        start: int | None = None,
+        stop: int | None = None,
         writer: RowWriter | None = None,
         on_progress: Callable[[int], None] | None = None,
+        on_checkpoint: Callable[[int], None] | None = None,
+        compares_checkpoints: bool = True,
     ) -> None:
-        """Errors: TraceDamaged where the manifest describes no machine that can be built."""
+        """start: number of the checkpoint that is gone on from (None: the beginning); stop: of the one that ends it, once it has agreed.
+
+        on_progress: told the position now and then. on_checkpoint: told the number of each checkpoint that has agreed.
+        Errors: TraceDamaged where the manifest describes no machine that can be built, or the checkpoint none that can be gone on from.
+        """
         self.options = options or ReplayOptions()
-        self._on_progress = on_progress
+        self._trace = trace
+        self._stop = stop
+        self._on_progress, self._on_checkpoint = on_progress, on_checkpoint
         manifest = trace.manifest
-        machine = RecordedMachine(trace)
+        self.machine = RecordedMachine(trace)
+        self.checkpoints = trace.checkpoints()
         self.warnings = _engine_warnings(manifest.get("engine", {}))
         self._standing = Standing()
         self._events = EventStream(trace)
         self._difference = Difference(self._events, self._standing, bool(self.warnings))
-        capture = self.options.capture or machine.recorded_capture
-        thick = {
-            name: ThickComparison(trace, name)
-            for name, levels in _CAPTURED_AT.items()
-            if capture in levels and machine.recorded_capture in levels
-        }
-        self._comparison = Comparison(self._events, thick, self._difference, writer, bool(manifest.get("recovered")))
-        self._decisions = Decisions(trace.path, machine, self._events, self._standing, self._difference)
-        self.board = machine.build(self.options, self._comparison, self._decisions)
-        self._difference.board = self._decisions.board = self.board
-        self._end_position = int(manifest["end"]["position"])
-        if self.options.to_position is not None:
-            self._end_position = min(self._end_position, self.options.to_position)
-        self._is_whole = self._end_position == int(manifest["end"]["position"])
+        capture = self.options.capture or self.machine.recorded_capture
+        self._compared = [
+            name for name, levels in _CAPTURED_AT.items() if capture in levels and self.machine.recorded_capture in levels
+        ]
+        self._comparison = Comparison(self._events, self._difference, writer, bool(manifest.get("recovered")))
+        self._decisions = Decisions(trace.path, self.machine, self._events, self._standing, self._difference)
+        self.end_position = int(manifest["end"]["position"])
         self._end_reason = str(manifest["end"].get("reason"))
+        self._meets: CheckpointComparison | None = None
+        if compares_checkpoints and self.checkpoints.entries:
+            latest = int(manifest["end"]["vtime_ns"])
+            self._meets = CheckpointComparison(self.checkpoints, self._standing, self._difference, latest)
+        self._build(self.options)
+        self._origin = Point(-1, None, self.board.save_portable(), Standing())
+        self._to = self.end_position if self.options.to_position is None else min(self.options.to_position, self.end_position)
+        self._is_short = False  # it is to stop before what is decided at its last position, wherever that is
+        self._is_stopped = False  # at the checkpoint `stop`
+        self._taken_before = 0  # events of this replay that the stream no longer counts
+        self._begun_at = 0
+        if start is None:
+            self._begin(self._origin)
+        else:
+            point = self.point(start)
+            self.go_on_from(point, dict(self.checkpoints.read(self.checkpoints.table(start))))
+            self._begun_at = self.board.engine.position
+
+    def _build(self, options: ReplayOptions) -> None:
+        self.board = self.machine.build(options, self._comparison, self._decisions)
+        self._difference.board = self._decisions.board = self.board
+
+    # --- where it goes on from ---------------------------------------------------------------------------------------------------------
+
+    def point(self, k: int | None) -> Point:
+        """Checkpoint k, or the beginning (None). Errors: TraceDamaged."""
+        return self._origin if k is None else read_point(self._trace, self.checkpoints, k, self.board.config.vcpu_count)
+
+    def go_on_from(self, point: Point, pages: Mapping[int, Page]) -> None:
+        """Be the machine there; nothing is remembered of what was replayed before. pages: those that differ from the present memory.
+
+        Errors: TraceDamaged.
+        """
+        try:
+            self.board.restore_portable(point.machine, pages)
+        except GuestFault as error:
+            raise TraceDamaged(f"{self._trace.path}: checkpoint {point.index} does not fit into the machine ({error})") from None
+        console = point.machine.console
+        self._events.seek(point.place, None if console is None else (console[0], console[1]))
+        self._standing.become(point.standing)
+        self._begin(point)
+
+    def _begin(self, point: Point) -> None:
+        position = point.machine.position
+        self._comparison.begin({name: ThickComparison(self._trace, name, position) for name in self._compared})
+        if self._meets is not None:
+            self._meets.begin(self.board, point.index + 1)
 
     # --- the loop ------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def standing(self) -> Standing:
+        """What it knows beside the board."""
+        return self._standing
+
+    @property
+    def _is_whole(self) -> bool:
+        return self._to == self.end_position and not self._is_short
+
     def run(self) -> Result:
-        """Replay to the end (or `to_position`) or to the first divergence.
+        """Replay to the end (or `to_position`, or the checkpoint `stop`) or to the first divergence.
 
         Errors: TraceDamaged where the trace cannot be read further.
         """
@@ -77,15 +140,31 @@ class Replay:
             self._run()
         except Diverged as diverged:
             divergence = self._first(diverged.divergence)
-        position, vtime_ns = self.board.engine.position, self._standing.vtime_ns
-        return Result(divergence, position, vtime_ns, self._events.taken, self._is_whole, self.warnings)
+        return Result(
+            divergence,
+            self.board.engine.position,
+            self._standing.vtime_ns,
+            self._taken_before + self._events.taken,
+            self._is_whole,
+            self.warnings,
+            self._begun_at,
+        )
+
+    def run_to(self, position: int) -> None:
+        """Go on to a position, before whatever is decided there. Errors: Diverged; TraceDamaged."""
+        self._to, self._is_short = min(position, self.end_position), True
+        self._run()
 
     def _run(self) -> None:
         engine = self.board.engine
-        told = 0
-        while True:
+        told = engine.position
+        while not self._is_stopped:
             self._apply_here(engine.position)
-            if engine.position >= self._end_position and self._is_at_end():
+            if self._is_stopped:
+                return
+            if self._meets is not None:
+                self._meets.check_not_passed(engine.position)
+            if engine.position >= self._to and (not self._is_whole or self._events.peek() is None):
                 break
             following = self._events.peek()
             if following is not None and following.row[0] < engine.position:
@@ -93,7 +172,7 @@ class Replay:
             if self._standing.loaded is None:
                 self._difference.fail("no vCPU is on a physical CPU, yet the run goes on", Cause.DECISION, following)
             decision = self._events.next_decision(engine.position)
-            limit = self._end_position if decision is None else min(decision, self._end_position)
+            limit = self._to if decision is None else min(decision, self._to)
             if engine.position >= limit:
                 limit = NEVER if self._end_reason in _STUCK_ENDS else engine.position + 1
             self._step(limit)
@@ -101,11 +180,6 @@ class Replay:
                 told = engine.position
                 self._on_progress(told)
         self._finish()
-
-    def _is_at_end(self) -> bool:
-        if self.options.to_position is not None and not self._is_whole:
-            return True
-        return self._events.peek() is None
 
     def _step(self, limit: int) -> None:
         self._decisions.settle()
@@ -118,11 +192,11 @@ class Replay:
         elif reason is StopReason.WFI:
             self._wait()
         elif reason in (StopReason.LOCKUP, StopReason.ERROR):
-            if self._end_reason not in _STUCK_ENDS or engine.position != self._end_position:
+            if self._end_reason not in _STUCK_ENDS or engine.position != self.end_position:
                 what = "locks up in exceptions" if reason is StopReason.LOCKUP else "stops with an engine error"
                 self._difference.fail(f"the replayed guest {what}", Cause.DRIFT, self._events.peek())
             self._apply_final_states()
-        elif reason is StopReason.LIMIT and limit == before + 1 and engine.position > self._end_position:
+        elif reason is StopReason.LIMIT and limit == before + 1 and engine.position > self._to:
             self._difference.fail("the run goes on behind the recorded end", Cause.DRIFT, self._events.peek())
 
     def _finish(self) -> None:
@@ -131,6 +205,21 @@ class Replay:
         if self._is_whole:
             self.board.console.close()
             self._comparison.check_thick_is_done()
+            if self._meets is not None:
+                self._meets.check_not_passed(NEVER)
+
+    def _meet_checkpoint(self) -> None:
+        """If the next checkpoint is of this very place, it must agree."""
+        if self._meets is None or not self._meets.is_here(self.board):
+            return
+        self._decisions.settle()
+        self.board.drain_all()
+        self._comparison.check_thick_is_done(self.board.engine.position)
+        index = self._meets.index
+        self._meets.compare(self.board)
+        if self._on_checkpoint is not None:
+            self._on_checkpoint(index)
+        self._is_stopped = index == self._stop
 
     # --- decisions -------------------------------------------------------------------------------------------------------------------
 
@@ -140,15 +229,19 @@ class Replay:
             event = self._events.peek()
             if event is None or event.row[0] != position or not is_decision(event):
                 return
-            if position >= self._end_position and not self._is_whole:
+            if position >= self._to and not self._is_whole:
                 return
             if event.table == "states" and self._is_stuck_end(position):
                 return  # compared once the guest is stuck again
             if not self._decisions.apply(event):
                 return
+            if event.table == "states":
+                self._meet_checkpoint()
+                if self._is_stopped:
+                    return
 
     def _is_stuck_end(self, position: int) -> bool:
-        return self._end_reason in _STUCK_ENDS and self._is_whole and position == self._end_position
+        return self._end_reason in _STUCK_ENDS and self._is_whole and position == self.end_position
 
     def _apply_final_states(self) -> None:
         while (event := self._events.peek()) is not None and event.table == "states":

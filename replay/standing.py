@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tracekit.machine.state import MachineState
 
+SNAPSHOTS_MAX = 64  # that one run keeps
 Sgi = tuple[int, int, int, int]  # (at_ns, source, target, intid)
 
 
@@ -13,7 +14,7 @@ Sgi = tuple[int, int, int, int]  # (at_ns, source, target, intid)
 class Snapshot:
     """A snapshot that a directive keeps: the machine, and the SGIs on their way then."""
 
-    state: MachineState
+    state: MachineState  # portable values and pages
     sgis: tuple[Sgi, ...]
 
 
@@ -30,6 +31,12 @@ class Standing:
     entering: tuple[int, int] | None = None
     last_check: int = 0
     vtime_ns: int = 0
+
+    def become(self, other: Standing) -> None:
+        """Stand where another one does."""
+        self.sgis, self.snapshots = list(other.sgis), dict(other.snapshots)
+        self.loaded, self.entering = other.loaded, other.entering
+        self.last_check, self.vtime_ns = other.last_check, other.vtime_ns
 
     def saw(self, ns: int) -> None:
         """A time of the run."""

@@ -16,8 +16,8 @@ from tracekit.formats.verify import verify
 from tracekit.formats.writer import TraceWriter
 from tracekit.host.config import Directive
 from tracekit.recorder.scenario import read_scenario
-from tracekit.replay.decisions import SNAPSHOTS_MAX
 from tracekit.replay.session import Replay
+from tracekit.replay.standing import SNAPSHOTS_MAX
 
 MS = 1_000_000
 PAGE = 0x090A_0000
