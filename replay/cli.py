@@ -26,7 +26,12 @@ from tracekit.replay.session import Replay
 @click.option("--capture", type=click.Choice(["thin", "writes", "full"]), help="What to capture (default: as recorded).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write what is captured as a new trace.")
 @click.option("--force", is_flag=True, help="Replace an existing OUTPUT once the new one is whole.")
-@click.option("--engine", type=click.Choice(["fast", "safe"]), default="fast", help="safe: check every store for changed code.")
+@click.option(
+    "--engine",
+    type=click.Choice(["fast", "exact", "safe"]),
+    default="fast",
+    help="As for record; it need not be the recording's.",
+)
 @click.option("--page-size", type=click.Choice(["4096", "1024"]), default="4096", help="The engine's own page size.")
 @click.option("--counting", type=click.Choice(["block", "instruction"]), default="block", help="instruction: the slow reference.")
 @click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", help="auto: a bar on a terminal.")

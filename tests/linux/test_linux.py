@@ -129,7 +129,7 @@ def test_every_engine_mode_replays_it(tmp_path: Path, initrd: Path, vcpus: int) 
     """Recorded with 4 KiB engine pages: identical with 1 KiB pages, in safe mode and counted instruction by instruction."""
     kernel = kernel_of("cloud")
     record_boot(kernel, initrd, tmp_path / "a.tkt", "--vcpus", vcpus, "--pcpus", 2, "--neighbour", "30%")
-    for options in ({"page_size": 1024}, {"mode": "safe"}, {"counting": "instruction"}):
+    for options in ({"page_size": 1024}, {"mode": "exact"}, {"mode": "safe"}, {"counting": "instruction"}):
         result = replayed(tmp_path / "a.tkt", **options)
         assert result.is_identical, (options, result.divergence)
 
@@ -137,7 +137,7 @@ def test_every_engine_mode_replays_it(tmp_path: Path, initrd: Path, vcpus: int) 
 def test_safe_mode_records_the_same_boot(tmp_path: Path, initrd: Path) -> None:
     """The final state of a boot equals that of the slow-but-safe configuration."""
     kernel = kernel_of("cloud")
-    for name, engine in (("a", "fast"), ("b", "safe")):
+    for name, engine in (("a", "fast"), ("b", "exact"), ("c", "safe")):
         record_boot(kernel, initrd, tmp_path / f"{name}.tkt", "--neighbour", "30%", "--engine", engine)
     mine, theirs = (rows(tmp_path / f"{name}.tkt", "states")[-1] for name in "ab")
     assert mine == theirs and mine["memory"] is not None

@@ -74,7 +74,7 @@ def run_to(made: Board, position: int) -> None:
 
 
 @pytest.mark.parametrize("guest", ["faults", "memory", "timer", "spinlock"])
-@pytest.mark.parametrize("mode", ["fast", "safe"])
+@pytest.mark.parametrize("mode", ["fast", "exact", "safe"])
 def test_block_counts_are_instruction_counts(tmp_path: Path, guest: str, mode: str) -> None:
     """A whole run counted by blocks equals one counted instruction by instruction, event for event."""
     host = busy_host("fair", pcpus=2)
@@ -107,7 +107,7 @@ def test_every_exception_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page_size", [1024, 4096])
-@pytest.mark.parametrize("mode", ["fast", "safe"])
+@pytest.mark.parametrize("mode", ["fast", "exact", "safe"])
 def test_no_stale_code(tmp_path: Path, mode: str, page_size: int) -> None:
     """Self-modifying code, and code patched through a W^X alias, also with DC ZVA."""
     recorded(tmp_path / "memory.tkt", "memory", engine_mode=mode, engine_page_size=page_size)

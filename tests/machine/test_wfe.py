@@ -21,7 +21,7 @@ from tracekit.recorder.session import Recording
 
 ENGINES = [
     pytest.param(EngineConfig(mode=mode, page_size=page_size, stops_at_wfe=True), id=f"{mode}-{page_size}")
-    for mode in ("fast", "safe")
+    for mode in ("fast", "exact", "safe")
     for page_size in (1024, 4096)
 ]
 REFERENCE = EngineConfig(counting="instruction", stops_at_wfe=True)

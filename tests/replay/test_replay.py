@@ -34,7 +34,7 @@ def test_every_guest_under_every_policy(tmp_path: Path, guest: str, policy: str)
     recorded(tmp_path / "a.tkt", guest, host=host, seed=3)
     recorded(tmp_path / "b.tkt", guest, host=host, seed=3)
     assert files_of(tmp_path / "a.tkt") == files_of(tmp_path / "b.tkt")
-    for options in ({}, {"page_size": 1024}, {"mode": "safe"}):
+    for options in ({}, {"page_size": 1024}, {"mode": "exact"}, {"mode": "safe"}):
         result = replayed(tmp_path / "a.tkt", **options)
         assert result.is_identical, (options, result.divergence)
 
@@ -73,7 +73,7 @@ def test_structures_are_watched(tmp_path: Path, placement: str) -> None:
     assert all(read["value"] == tell["stolen_ns"] and read["size"] == 8 for read, tell in zip(reads, told, strict=True))
     assert published and all(row["size"] == 8 and row["origin"] == "host" for row in published)
     assert max(row["stolen_ns"] for row in told) > 0
-    for options in ({}, {"mode": "safe"}, {"counting": "instruction"}):
+    for options in ({}, {"mode": "exact"}, {"mode": "safe"}, {"counting": "instruction"}):
         assert replayed(tmp_path / "a.tkt", **options).is_identical
 
 

@@ -30,6 +30,7 @@ from tracekit.machine.map import (
 )
 from tracekit.machine.memory import GuestFault, Page, PhysicalMemory
 from tracekit.machine.pl011 import Pl011
+from tracekit.machine.probe import settled
 from tracekit.machine.registers import Registers
 from tracekit.machine.state import MachineState, TimerState, VcpuState
 
@@ -74,7 +75,7 @@ class Board:
         self.config = config
         self._sink = sink
         self._director = director
-        self.engine = Engine(_watches(config), config.vcpu_count, RAM_BASE, config.ram_size, self)
+        self.engine = Engine(settled(_watches(config)), config.vcpu_count, RAM_BASE, config.ram_size, self)
         self._state = self.engine.state
         self._state.smc_undefined = config.smc == "undefined"
         self._state.ns_numerator, self._state.ns_denominator = config.ns_numerator, config.ns_denominator

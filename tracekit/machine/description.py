@@ -42,9 +42,11 @@ def describe_machine(
 
 def describe_engine(config: EngineConfig) -> dict[str, Any]:
     """The manifest's `engine`: what explains a divergence and never gates a replay."""
+    why = {} if config.fallback is None else {"fallback": config.fallback}
     return {
         "unicorn": version(),
         "mode": config.mode,
+        **why,
         "page_size": config.page_size,
         "counting": config.counting,
         "cpu": config.cpu,

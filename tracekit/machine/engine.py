@@ -53,13 +53,16 @@ class StopReason(IntEnum):
 class EngineConfig:
     """How the engine is built. None of it changes what a guest does; all of it stands in a trace's manifest.
 
-    mode: "fast" (stale code is cured at IC IVAU) or "safe" (every store is checked). page_size: the engine's own granule,
-    4096 or 1024 bytes. counting: "block" or "instruction" (the slow reference: one callback for each instruction).
+    mode: "exact" (stale code is cured at IC IVAU), "fast" (the same, and Unicorn's check after each load and store is left out;
+    ask probe.settled() for a configuration that may have it) or "safe" (every store is checked for changed code). fallback: why it
+    is "exact" although "fast" was asked for. page_size: the engine's own granule, 4096 or 1024 bytes. counting: "block" or
+    "instruction" (the slow reference: one callback for each instruction).
     stops_at_wfe: run() returns StopReason.WFE behind every WFE, unless stop_at_wfe() says otherwise.
     """
 
     cpu: str = "a53"
     mode: str = "fast"
+    fallback: str | None = None
     page_size: int = 4096
     counting: str = "block"
     capture: str = "thin"
@@ -74,7 +77,7 @@ class EngineConfig:
 
     def hook_set(self) -> list[str]:
         """Names of the hooks that this configuration installs (they explain a divergence, they never gate a replay)."""
-        hooks = ["intr", "block", "mrs", "msr", "sys", "unmapped" if self.mode == "fast" else "unmapped-everywhere"]
+        hooks = ["intr", "block", "mrs", "msr", "sys", "unmapped-everywhere" if self.mode == "safe" else "unmapped"]
         if self.counting == "instruction":
             hooks.append("code")
         if self.capture != "thin" or self.watches:
@@ -101,8 +104,8 @@ def version() -> str:
     return str(unicorn.__version__)
 
 
-def _control_write(kind: int, arguments: int) -> int:
-    return int(kind | arguments << 26 | const.UC_CTL_IO_WRITE << 30)
+def _control(kind: int, arguments: int, direction: int = const.UC_CTL_IO_WRITE) -> int:
+    return ctypes.c_int32(kind | arguments << 26 | direction << 30).value
 
 
 def _ids() -> native.Ids:
@@ -119,10 +122,11 @@ def _ids() -> native.Ids:
     ids.hook_mem_read_after = const.UC_HOOK_MEM_READ_AFTER
     ids.hook_edge = const.UC_HOOK_EDGE_GENERATED
     ids.insn_mrs, ids.insn_msr, ids.insn_sys = arm.UC_ARM64_INS_MRS, arm.UC_ARM64_INS_MSR, _INSTRUCTION_SYS
-    ids.ctl_exits_on = ids.ctl_exits_off = ctypes.c_int32(_control_write(const.UC_CTL_UC_USE_EXITS, 1)).value
-    ids.ctl_remove_cache = ctypes.c_int32(_control_write(const.UC_CTL_TB_REMOVE_CACHE, 2)).value
-    ids.ctl_flush_tlb = ctypes.c_int32(_control_write(const.UC_CTL_TLB_FLUSH, 0)).value
-    ids.ctl_flush_tb = ctypes.c_int32(_control_write(const.UC_CTL_TB_FLUSH, 0)).value
+    ids.ctl_exits_on = ids.ctl_exits_off = _control(const.UC_CTL_UC_USE_EXITS, 1)
+    ids.ctl_remove_cache = _control(const.UC_CTL_TB_REMOVE_CACHE, 2)
+    ids.ctl_request_cache = _control(const.UC_CTL_TB_REQUEST_CACHE, 2, const.UC_CTL_IO_READ_WRITE)
+    ids.ctl_flush_tlb = _control(const.UC_CTL_TLB_FLUSH, 0)
+    ids.ctl_flush_tb = _control(const.UC_CTL_TB_FLUSH, 0)
     ids.err_read_unmapped = const.UC_ERR_READ_UNMAPPED
     ids.err_write_unmapped = const.UC_ERR_WRITE_UNMAPPED
     ids.err_fetch_unmapped = const.UC_ERR_FETCH_UNMAPPED
@@ -206,7 +210,8 @@ class Engine:
         state = self.state
         state.ram_base, state.ram_size, state.vcpu_count = ram_base, ram_size, vcpu_count
         state.takes_interrupts = config.takes_interrupts
-        state.cures_stale_code = config.mode == "fast"
+        state.cures_stale_code = config.mode != "safe"
+        state.leaves_out_checks = config.mode == "fast" and config.counting == "block"  # else a hook stops in mid-block
         state.finds_wfe = state.stops_at_wfe = config.stops_at_wfe
         state.eases_hints = config.eases_hints
         state.counts_each_instruction = config.counting == "instruction"
@@ -383,6 +388,10 @@ class Engine:
     def set_x(self, n: int, value: int) -> None:
         """Write general register Xn of the loaded vCPU."""
         self._uc.reg_write(arm.UC_ARM64_REG_X0 + n, value)
+
+    def set_vectors(self, address: int) -> None:
+        """VBAR_EL1 of the loaded vCPU."""
+        self._uc.reg_write(arm.UC_ARM64_REG_VBAR_EL1, address)
 
     def reset_vcpu(self, vcpu: int, entry: int, x0: int) -> None:
         """Architectural reset of one vCPU: EL1h, MMU off, interrupts masked, PC = entry, X0 = x0, timers off."""

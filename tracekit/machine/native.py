@@ -71,7 +71,7 @@ class State(ctypes.Structure):
         *_fields(
             c_uint32,
             "takes_interrupts cures_stale_code counts_each_instruction captures_writes captures_reads captures_blocks "
-            "has_pan page_size smc_undefined finds_wfe stops_at_wfe eases_hints",
+            "has_pan page_size smc_undefined finds_wfe stops_at_wfe eases_hints leaves_out_checks",
         ),
         *_fields(c_uint64, "ram_base ram_size watch_count"),
         *_fields(c_uint64 * WATCHES_MAX, "watch_begin watch_end"),
@@ -103,7 +103,7 @@ class Ids(ctypes.Structure):
         "x0 x29 x30 sp pc pstate nzcv cp_reg elr_el1 esr_el1 far_el1 vbar_el1 sp_el0 sp_el1 q0 "
         "hook_intr hook_insn hook_code hook_block hook_mem_unmapped hook_mem_prot hook_mem_write hook_mem_read_after hook_edge "
         "insn_mrs insn_msr insn_sys "
-        "ctl_exits_on ctl_exits_off ctl_remove_cache ctl_flush_tlb ctl_flush_tb "
+        "ctl_exits_on ctl_exits_off ctl_remove_cache ctl_request_cache ctl_flush_tlb ctl_flush_tb "
         "err_read_unmapped err_write_unmapped err_fetch_unmapped prot_read prot_exec "
         "mem_write_prot mem_write_unmapped",
     )

@@ -59,7 +59,11 @@ PROGRESS = click.Choice(["auto", "plain", "none"])
 @click.option("--input", "input_file", type=click.Path(path_type=Path), help="Bytes for the UART, all there from the start.")
 @click.option("--max-vtime", help="Stop at this virtual time, for example 5s.")
 @click.option("--max-instructions", type=int, help="Stop after exactly this many instructions.")
-@click.option("--engine", type=click.Choice(["fast", "safe"]), help="safe: check every store for changed code (slow).")
+@click.option(
+    "--engine",
+    type=click.Choice(["fast", "exact", "safe"]),
+    help="fast (default), exact: documented behaviour of Unicorn only, or safe: every store checked for changed code (slow).",
+)
 @click.option("--force", is_flag=True, help="Replace an existing trace once the new one is whole.")
 @click.option("--progress", type=PROGRESS, default="auto", help="auto: a bar on a terminal; plain: a line at each commit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -16,7 +16,7 @@ from tracekit.hypervisor.config import HypervisorConfig
 T = TypeVar("T")
 CPUS = ("a53", "a72", "max")
 CAPTURES = ("thin", "writes", "full")
-ENGINE_MODES = ("fast", "safe")
+ENGINE_MODES = ("fast", "exact", "safe")
 FORMATS = ("auto", "elf", "image", "flat")
 CONDUITS = ("hvc", "smc")
 VCPUS_MAX = 8

@@ -98,11 +98,11 @@ def replay(
     """Replay a trace from its own content and compare everything that happens; `is_identical` says whether all of it agreed.
 
     to_position: stop there. capture, output: write a new trace with what is captured on the way (thin, writes or full; default: as
-    recorded). engine "safe": check every store for changed code. A divergence is the result's, not an exception.
+    recorded). engine: "fast", "exact" (only what Unicorn documents) or "safe" (every store checked for changed code). A divergence is the result's, not an exception.
     Errors: TraceError where the trace cannot be used, InputError, DiskError, TraceExistsError.
     """
     _one_of("capture", capture, (None, "thin", "writes", "full"))
-    _one_of("engine", engine, ("fast", "safe"))
+    _one_of("engine", engine, ("fast", "exact", "safe"))
     if output is not None and to_position is not None:
         raise InputError("output needs the whole run, without to_position")
     opened = Trace.open(trace.place if isinstance(trace, TraceView) else trace, verify="all")

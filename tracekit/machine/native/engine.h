@@ -23,10 +23,12 @@
 #define TK_CAPTURE_ROWS 65536
 #define TK_WFE_SITES_MAX 256
 #define TK_NO_TRANSLATIONS_TOLD (-2)
+#define TK_CANNOT_LEAVE (-100)
 #define TK_FAULTS_WITHOUT_PROGRESS_MAX 4096
 
 typedef struct uc_struct uc_engine;
 typedef struct uc_context uc_context;
+typedef struct { uint64_t pc; uint16_t icount, size; } Block; /* layout of uc_tb */
 typedef struct { uint32_t crn, crm, op0, op1, op2; uint64_t val; } CpReg; /* layout of uc_arm64_cp_reg */
 
 /* Entry points of libunicorn. */
@@ -54,7 +56,7 @@ typedef struct {
   int32_t x0, x29, x30, sp, pc, pstate, nzcv, cp_reg, elr_el1, esr_el1, far_el1, vbar_el1, sp_el0, sp_el1, q0;
   int32_t hook_intr, hook_insn, hook_code, hook_block, hook_mem_unmapped, hook_mem_prot, hook_mem_write, hook_mem_read_after, hook_edge;
   int32_t insn_mrs, insn_msr, insn_sys;
-  int32_t ctl_exits_on, ctl_exits_off, ctl_remove_cache, ctl_flush_tlb, ctl_flush_tb;
+  int32_t ctl_exits_on, ctl_exits_off, ctl_remove_cache, ctl_request_cache, ctl_flush_tlb, ctl_flush_tb;
   int32_t err_read_unmapped, err_write_unmapped, err_fetch_unmapped, prot_read, prot_exec;
   int32_t mem_write_prot, mem_write_unmapped;
 } Ids;
@@ -117,6 +119,7 @@ typedef struct {
   /* --- configuration ------------------------------------------------------------------------------------------------------ */
   uint32_t takes_interrupts; /* 1: stop where an interrupt can be taken (recording); 0: places come from elsewhere (replay) */
   uint32_t cures_stale_code, counts_each_instruction, captures_writes, captures_reads, captures_blocks, has_pan, page_size, smc_undefined, finds_wfe, stops_at_wfe, eases_hints;
+  uint32_t leaves_out_checks; /* wanted before tk_install, so it is after it; see noexit.c */
   uint64_t ram_base, ram_size;
   uint64_t watch_count, watch_begin[16], watch_end[16];
   /* --- why the last run stopped ------------------------------------------------------------------------------------------ */
@@ -146,7 +149,7 @@ typedef struct {
   /* the external abort in flight */
   uint64_t abort_pa, abort_pc;
   uint32_t abort_is_write, abort_size;
-  bool abort_seen;
+  bool abort_seen, leaving; /* leaving: the block is being left from inside a store; see exceptions.c */
   /* MMIO: the value that the access in flight reads */
   uint64_t mmio_value, mmio_base, mmio_bytes_left;
   struct { void *engine; uint64_t base; } region[8];
@@ -206,6 +209,9 @@ uint32_t tk_hook_msr(uc_engine *, int reg, const CpReg *r, void *user);
 /* coherence.c */
 TK_EXPORT void tk_flush_code(Engine *e);
 uint32_t tk_hook_sys(uc_engine *, int reg, const CpReg *r, void *user);
+
+/* noexit.c */
+int tk_leave_out_checks(Engine *e);
 
 /* capture.c */
 void tk_hook_write(uc_engine *, int type, uint64_t pa, int size, int64_t value, void *user);

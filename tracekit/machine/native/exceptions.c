@@ -60,6 +60,10 @@ void tk_hook_intr(uc_engine *uc, uint32_t number, void *user) {
   (void)uc;
   Engine *e = user;
   State *s = &e->s;
+  if (e->leaving) { /* not the guest's exception; tk_run goes on */
+    tk_stop(e);
+    return;
+  }
   uint64_t pc = tk_pc(e);
   if (e->straddle_count) tk_capture_settle(e);
   if (e->tail_running && number == EXC_UNDEF && pc + 4 == e->tail_pc + (uint64_t)e->tail && s->left == 0) {
@@ -118,13 +122,29 @@ void tk_hook_intr(uc_engine *uc, uint32_t number, void *user) {
 }
 
 /* A physical hole answers with a synchronous external abort (DFSC/IFSC 0x10). The engine names the physical address; the
- * virtual one and the direction come from the instruction. */
+ * virtual one and the direction come from the instruction.
+ *
+ * A load or a fetch that fails leaves the block at once. A store does not: the engine only remembers that it has failed, and goes on
+ * until it looks. So the block is left here: the engine is asked for code at an address where none can be (it is beyond every
+ * translation regime's input size, also with tags ignored, and beyond physical memory), the fetch faults, and the engine unwinds to
+ * its loop, with the PC at the store, as it does for every fault. What comes of it (an exception while the MMU is on, a failed
+ * fetch while it is off) is known by `leaving`. */
+#define NOWHERE ((uint64_t)1 << 54)
+static void leave_block(Engine *e) {
+  Block none;
+  e->leaving = true;
+  int error = e->api.ctl(e->uc, e->id.ctl_request_cache, NOWHERE, &none);
+  e->leaving = false; /* it has come back; with its check the engine stops behind the store all the same */
+  if (e->s.leaves_out_checks) e->s.engine_error = error ? error : TK_CANNOT_LEAVE;
+}
 bool tk_hook_unmapped(uc_engine *uc, int type, uint64_t pa, int size, int64_t value, void *user) {
   (void)uc, (void)value;
   Engine *e = user;
+  if (e->leaving) return false;
   e->abort_pa = pa, e->abort_size = (uint32_t)size, e->abort_seen = true;
   e->abort_is_write = type == e->id.mem_write_unmapped;
   e->abort_pc = tk_pc(e);
+  if (e->abort_is_write) leave_block(e);
   return false;
 }
 static uint64_t extended(uint64_t v, int extend) {

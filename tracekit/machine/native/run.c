@@ -32,7 +32,8 @@ TK_EXPORT int tk_run(Engine *e, uint64_t limit_position, uint64_t horizon_ns) {
     if (s->takes_interrupts && s->line[s->vcpu] && !(read32(e, e->id.pstate) & PSTATE_I)) return finish(e, TK_STOP_INTERRUPT);
     e->stopping = false, e->abort_seen = false;
     int error;
-    if (e->tail && pc == e->tail_pc) { /* exact stop: only the first instructions of this block */
+    bool is_cut = e->tail && pc == e->tail_pc;
+    if (is_cut) { /* exact stop: only the first instructions of this block */
       s->tails++;
       uint64_t end = pc + (uint64_t)e->tail;
       e->tail_running = true;
@@ -59,7 +60,12 @@ TK_EXPORT int tk_run(Engine *e, uint64_t limit_position, uint64_t horizon_ns) {
       return finish(e, TK_STOP_WFE);
     }
     e->wfe_retires = false;
+    if (e->leaving) {
+      e->leaving = false;
+      error = e->id.err_write_unmapped;
+    }
     if (is_external_abort(e, error)) {
+      if (is_cut) e->api.ctl(e->uc, e->id.ctl_remove_cache, e->tail_pc, e->tail_pc + e->tail_size); /* as for every exception */
       tk_external_abort(e, error);
       if (s->faults_here > TK_FAULTS_WITHOUT_PROGRESS_MAX) return finish(e, TK_STOP_LOCKUP);
       continue;

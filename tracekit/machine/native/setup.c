@@ -36,7 +36,8 @@ TK_EXPORT void tk_free(Engine *e) {
 TK_EXPORT int tk_install(Engine *e, int64_t syndrome_offset, int64_t exclusive_offset, int safe) {
   State *s = &e->s;
   size_t h;
-  int error = s->finds_wfe || s->eases_hints ? tk_wfe_install(e) : 0;
+  int error = s->leaves_out_checks ? tk_leave_out_checks(e) : 0;
+  if (!error && (s->finds_wfe || s->eases_hints)) error = tk_wfe_install(e);
   uc_engine *u = e->uc;
   e->syndrome_offset = syndrome_offset, e->exclusive_offset = exclusive_offset;
   bool captures = s->captures_writes || s->captures_reads || s->captures_blocks || s->watch_count;

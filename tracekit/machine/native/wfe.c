@@ -11,8 +11,6 @@
 
 #define WFE 0xd503205fu
 
-typedef struct { uint64_t pc; uint16_t icount, size; } Block; /* layout of uc_tb */
-
 /* The instruction at `pc` is about to retire. */
 void tk_wfe_reached(Engine *e, uint64_t pc, uint32_t word) {
   if (word != WFE || !e->s.stops_at_wfe) return;
