@@ -13,6 +13,7 @@ from machines import Quiet, running
 
 from tracekit.machine.board import Board, BoardConfig
 from tracekit.machine.engine import EngineConfig
+from tracekit.machine.further import BREAKPOINTS, FURTHER, FurtherValues
 from tracekit.machine.gic import SHARED_VALUES, GicState
 from tracekit.machine.pl011 import REGISTER_MASKS, Pl011State
 from tracekit.machine.portable import StateError, decode, encode
@@ -44,6 +45,13 @@ def registers(draw: st.DrawFn) -> Registers:
 
 
 @st.composite
+def further(draw: st.DrawFn) -> FurtherValues:
+    """Some of the registers beyond the list, no breakpoint enabled."""
+    values = [(one.name, draw(st.integers(0, one.value_max))) for one in FURTHER if draw(st.booleans())]
+    return tuple((name, value & ~1 if name in BREAKPOINTS else value) for name, value in values)
+
+
+@st.composite
 def states(draw: st.DrawFn) -> MachineState:
     """Any machine that may exist, of one or two vCPUs."""
     count, position = draw(st.integers(1, 2)), draw(st.integers(0, (1 << 63) - 1))
@@ -52,7 +60,7 @@ def states(draw: st.DrawFn) -> MachineState:
     head = st.tuples(st.integers(0, position), st.integers(0, 1 << 30), times, st.integers(0, count - 1))
     row = st.builds(lambda head, data: (*head, data), head, st.binary(min_size=1, max_size=255))
     vcpu = st.builds(
-        VcpuState, registers(), st.just(b""), st.tuples(timers, timers), times, st.integers(0, (1 << 16) - 1)
+        VcpuState, registers(), st.just(b""), st.tuples(timers, timers), times, st.integers(0, (1 << 16) - 1), further()
     )  # fmt: skip
     return MachineState(
         engine_build="",
@@ -181,6 +189,9 @@ def test_whatever_is_valid_can_be_restored(small_board: Board, place: tuple[Any,
         (("vcpus", 0, "registers", "x0"), True, "x0: not a number"),
         (("vcpus", 0, "registers", "x0"), 1.0, "x0: not a number"),
         (("vcpus", 0, "timers", 0, 1), 4, "timers"),
+        (("vcpus", 0, "further", "dbgbcr3_el1"), 1, "dbgbcr3_el1: an enabled hardware breakpoint"),
+        (("vcpus", 0, "further", "x31"), 1, "further: 1 registers that no vCPU has"),
+        (("vcpus", 0, "further", "pmselr_el0"), 32, "pmselr_el0: not a number"),
         (("vcpus",), [], "vcpus: not a list of 2"),
         (("loaded_vcpu",), 2, "loaded_vcpu"),
         (("sequence", 0), POSITION + 1, "behind position"),

@@ -23,11 +23,13 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from tracekit.formats.errors import TracekitError
 from tracekit.machine import native
+from tracekit.machine.further import FurtherValues, further_of, system_ids
 from tracekit.machine.memory import anonymous
 from tracekit.machine.registers import PLAIN, PLAIN_IDS, SYSTEM, SYSTEM_IDS, VALUES, Registers, canonical
 
 CPU_MODELS = {"a53": arm.UC_CPU_ARM64_A53, "a72": arm.UC_CPU_ARM64_A72, "max": arm.UC_CPU_ARM64_MAX}
 _NATIVE_ERRORS = {-1: "out of memory", -2: f"Unicorn {unicorn.__version__} does not tell of its translations; use 2.1.4"}
+_SYSTEM_END = len(PLAIN) + len(SYSTEM)
 _INSTRUCTION_SYS = arm.UC_ARM64_INS_SYS
 
 
@@ -179,6 +181,28 @@ def _offsets(cpu: str) -> tuple[int, int]:
     return found[0], find(marked, "<Q")
 
 
+@cache
+def _clock_offset(cpu: str) -> int:
+    """Where a saved context holds the host's clock: reading the cycle counter changes it, and nothing else."""
+    uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM, CPU_MODELS[cpu])
+    code, size = 0x1000, int(uclib.uc_context_size(uc._uch))
+    uc.mem_map(code, 0x1000)
+    uc.mem_write(code, struct.pack("<I", 0xD53B9D1F))  # MRS XZR, PMCCNTR_EL0
+
+    def words() -> tuple[int, ...]:
+        uc.emu_start(code, code + 4)
+        saved = uc.context_save()
+        raw = ctypes.string_at(saved.context, size)
+        return struct.unpack(f"<{size // 8}Q", raw[: size // 8 * 8])
+
+    first, second = words(), words()
+    head = size - first[0]  # the body of a context follows its size
+    changed = [at * 8 for at, pair in enumerate(zip(first, second, strict=True)) if pair[0] != pair[1] and at * 8 >= head]
+    if len(changed) != 1:
+        raise EngineError(f"Unicorn {version()}: cannot find the clock in its contexts ({len(changed)} places); use 2.1.4")
+    return changed[0]
+
+
 class Engine:
     """Guest code and the vCPUs' registers over one RAM buffer.
 
@@ -310,8 +334,8 @@ class Engine:
         self._check(self._lib.tk_switch(self._handle, vcpu), "switch contexts")
 
     def mark(self) -> None:
-        """Clear every vCPU's exclusive monitor and end the straight run of instructions that is being captured."""
-        self._check(self._lib.tk_mark(self._handle), "clear exclusive monitors")
+        """Clear every vCPU's exclusive monitor and cached address translations; end the straight run that is being captured."""
+        self._check(self._lib.tk_mark(self._handle), "clear its monitors and its TLB")
 
     def set_clock(self, now_ns: int, remainder: int = 0) -> None:
         """Local time of the loaded vCPU at the present position."""
@@ -408,6 +432,37 @@ class Engine:
         raw = (c_uint64 * VALUES)(*registers.values)
         error = self._lib.tk_write_registers(self._handle, vcpu, PLAIN_IDS, len(PLAIN), SYSTEM_IDS, len(SYSTEM), raw)
         self._check(error, "load registers")
+
+    def portable(self, vcpu: int) -> tuple[Registers, FurtherValues]:
+        """The portable register list of one vCPU, and what it has beyond it."""
+        names = further_of(self.config.cpu)
+        raw, ids = (c_uint64 * (VALUES + len(names)))(), system_ids(names)
+        self._lib.tk_read_registers(self._handle, vcpu, PLAIN_IDS, len(PLAIN), ids, len(SYSTEM) + len(names), raw)
+        values = list(raw)
+        end = _SYSTEM_END + len(names)
+        return canonical(values[:_SYSTEM_END] + values[end:]), tuple(zip(names, values[_SYSTEM_END:end], strict=True))
+
+    def set_portable(self, vcpu: int, registers: Registers, further: FurtherValues) -> None:
+        """Load a vCPU from what portable() gave; further registers that are not among them are as after a reset."""
+        names, raw = self._portable_values(registers, further)
+        ids = system_ids(names)
+        error = self._lib.tk_write_registers(self._handle, vcpu, PLAIN_IDS, len(PLAIN), ids, len(SYSTEM) + len(names), raw)
+        self._check(error, "load registers")
+
+    def portable_gap(self, vcpu: int) -> int | None:
+        """Offset in a vCPU's context of something that portable() does not hold; None if there is nothing."""
+        names, raw = self._portable_values(*self.portable(vcpu))
+        ids, count = system_ids(names), len(SYSTEM) + len(names)
+        clock = _clock_offset(self.config.cpu)
+        gap = int(self._lib.tk_portable_gap(self._handle, vcpu, PLAIN_IDS, len(PLAIN), ids, count, raw, clock))
+        self._check(-1 if gap == -2 else 0, "compare contexts")
+        return None if gap < 0 else gap
+
+    def _portable_values(self, registers: Registers, further: FurtherValues) -> tuple[tuple[str, ...], ctypes.Array[c_uint64]]:
+        mine = [(name, value) for name, value in further if name in further_of(self.config.cpu)]
+        values = registers.values
+        raw = (*values[:_SYSTEM_END], *(value for _, value in mine), *values[_SYSTEM_END:])
+        return tuple(name for name, _ in mine), (c_uint64 * len(raw))(*raw)
 
     def build(self) -> str:
         """Engine version, host and CPU model: contexts may be exchanged between equal builds."""

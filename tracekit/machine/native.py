@@ -166,6 +166,10 @@ def library() -> ctypes.CDLL:
             c_int,
             [c_void_p, c_uint32, POINTER(c_int32), c_uint32, POINTER(c_uint32), c_uint32, POINTER(c_uint64)],
         ),
+        "tk_portable_gap": (
+            c_int64,
+            [c_void_p, c_uint32, POINTER(c_int32), c_uint32, POINTER(c_uint32), c_uint32, POINTER(c_uint64), c_int64],
+        ),
         "tk_context_size": (c_size_t, [c_void_p]),
         "tk_context_get": (None, [c_void_p, c_uint32, c_char_p]),
         "tk_context_set": (c_int, [c_void_p, c_uint32, c_char_p]),

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from tracekit.formats.errors import TracekitError
 from tracekit.machine.console import ROW_BYTES_MAX
 from tracekit.machine.events import Row
+from tracekit.machine.further import BREAKPOINTS, FURTHER, FurtherValues
 from tracekit.machine.gic import ACTIVE_DEPTH_MAX, INTERRUPTS, SHARED_VALUES, GicState
 from tracekit.machine.map import TIMER_PPIS
 from tracekit.machine.native import VCPUS_MAX
@@ -68,6 +69,7 @@ def encode(state: MachineState) -> dict[str, Any]:
 def _encode_vcpu(vcpu: VcpuState) -> dict[str, Any]:
     return {
         "registers": vcpu.registers.as_dict(),
+        "further": dict(vcpu.further),
         "timers": [[timer.cval, timer.ctl, timer.asserted] for timer in vcpu.timers],
         "local_ns": vcpu.local_ns,
         "remainder": vcpu.remainder,
@@ -122,6 +124,7 @@ def _vcpu(value: object, where: str) -> VcpuState:
     return VcpuState(
         registers=_field(vcpu, where, "registers", _registers),
         context=b"",
+        further=_field(vcpu, where, "further", _further),
         timers=timers,
         local_ns=_field(vcpu, where, "local_ns", _number(_NS_MAX)),
         remainder=_field(vcpu, where, "remainder", _number(_REMAINDER_MAX)),
@@ -138,6 +141,17 @@ def _registers(value: object, where: str) -> Registers:
     if pstate & 0x1F not in _PSTATE_MODES or pstate & ~_PSTATE_BITS & ~0x1F:
         raise StateError(f"{where}.pstate: {pstate:#x} is neither EL0 nor EL1 in AArch64")
     return registers
+
+
+def _further(value: object, where: str) -> FurtherValues:
+    given = _mapping(value, where)
+    values = tuple((one.name, _field(given, where, one.name, _number(one.value_max))) for one in FURTHER if one.name in given)
+    if len(values) != len(given):
+        raise StateError(f"{where}: {len(given) - len(values)} registers that no vCPU has")
+    for name, number in values:
+        if name in BREAKPOINTS and number & 1:
+            raise StateError(f"{where}.{name}: an enabled hardware breakpoint cannot be restored")
+    return values
 
 
 def _timer(value: object, where: str) -> TimerState:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tracekit.machine.events import Row
+from tracekit.machine.further import FurtherValues
 from tracekit.machine.gic import GicState
 from tracekit.machine.pl011 import Pl011State
 from tracekit.machine.registers import Registers
@@ -22,13 +23,14 @@ class TimerState:
 
 @dataclass(frozen=True, slots=True)
 class VcpuState:
-    """One vCPU. `context` is the engine's own form, good for one engine build; `registers` is the truth everywhere else."""
+    """One vCPU. `context` is the engine's own form, good for one engine build; `registers` and `further` are the truth everywhere else."""
 
     registers: Registers
     context: bytes
     timers: tuple[TimerState, ...]
     local_ns: int
     remainder: int
+    further: FurtherValues = ()
 
 
 @dataclass(frozen=True, slots=True)

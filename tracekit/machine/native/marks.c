@@ -1,7 +1,8 @@
 /* Marks: places where the machine is described by portable values alone.
  *
  * The exclusive monitor is the one thing of a vCPU that has no portable form. Any return from the host may clear it, and at a mark it
- * does, for every vCPU; an exclusive store behind it fails and the guest tries again, as after an interrupt. */
+ * does, for every vCPU; an exclusive store behind it fails and the guest tries again, as after an interrupt. Cached translations of
+ * addresses go as well, so that a guest which forgets a TLBI sees the same whether it ran through the mark or started there. */
 #include "engine.h"
 
 #include <string.h>
@@ -9,10 +10,11 @@
 TK_EXPORT int tk_mark(Engine *e) {
   State *s = &e->s;
   if (s->captures_blocks) tk_capture_break(e, 0);
-  if (e->exclusive_offset < 0) return 0;
   int error = e->api.context_save(e->uc, e->context[s->vcpu]);
-  for (uint32_t i = 0; i < s->vcpu_count; i++) memset((uint8_t *)e->context[i] + e->exclusive_offset, 0xff, 8);
-  return error ? error : e->api.context_restore(e->uc, e->context[s->vcpu]);
+  for (uint32_t i = 0; i < s->vcpu_count && e->exclusive_offset >= 0; i++)
+    memset((uint8_t *)e->context[i] + e->exclusive_offset, 0xff, 8);
+  if (!error) error = e->api.context_restore(e->uc, e->context[s->vcpu]);
+  return error ? error : e->api.ctl(e->uc, e->id.ctl_flush_tlb);
 }
 /* What has run so far is another run's: rows not yet taken, the open straight run, and what is remembered of the last instructions. */
 TK_EXPORT void tk_forget(Engine *e) {
