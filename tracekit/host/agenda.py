@@ -20,15 +20,12 @@ class Event:
         self.at_ns, self.number, self.action, self.matters = at_ns, number, action, matters
         self.is_over = False
 
-    def __lt__(self, other: Event) -> bool:
-        return (self.at_ns, self.number) < (other.at_ns, other.number)
-
 
 class Agenda:
     """The events to come."""
 
     def __init__(self) -> None:
-        self._heap: list[Event] = []
+        self._heap: list[tuple[int, int, Event]] = []  # numbers differ: events are never compared
         self._number = 0
         self._front = 0  # numbers below it are free, for events that go before all others of their time
         self._pending = 0  # events that matter
@@ -41,16 +38,17 @@ class Agenda:
     @property
     def first_ns(self) -> int:
         """Time of the next event; FAR_NS if there is none."""
-        while self._heap and self._heap[0].is_over:
-            heapq.heappop(self._heap)
-        return self._heap[0].at_ns if self._heap else FAR_NS
+        heap = self._heap
+        while heap and heap[0][2].is_over:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else FAR_NS
 
     def push(self, at_ns: int, action: Action, *, matters: bool) -> Event:
         """A new event, behind those of the same time."""
         self._number += 1
         event = Event(at_ns, self._number, action, matters)
         self._pending += matters
-        heapq.heappush(self._heap, event)
+        heapq.heappush(self._heap, (at_ns, self._number, event))
         return event
 
     def cancel(self, event: Event | None) -> None:
@@ -61,7 +59,7 @@ class Agenda:
 
     def pop(self) -> Event:
         """The next event (there is one: first_ns said so)."""
-        event = heapq.heappop(self._heap)
+        event = heapq.heappop(self._heap)[2]
         assert not event.is_over
         event.is_over = True
         self._pending -= event.matters
@@ -69,10 +67,10 @@ class Agenda:
 
     def postpone(self, until_ns: int) -> None:
         """Events before until_ns happen then, in the order in which they would have happened, before those of that time."""
-        late = sorted(event for event in self._heap if event.at_ns < until_ns and not event.is_over)
-        rest = [event for event in self._heap if event.at_ns >= until_ns and not event.is_over]
+        late = [entry[2] for entry in sorted(self._heap) if entry[0] < until_ns and not entry[2].is_over]
+        rest = [entry for entry in self._heap if entry[0] >= until_ns and not entry[2].is_over]
         self._front -= len(late)
         for place, event in enumerate(late):
             event.at_ns, event.number = until_ns, self._front + place
-        self._heap = [*late, *rest]
+        self._heap = [*((event.at_ns, event.number, event) for event in late), *rest]
         heapq.heapify(self._heap)

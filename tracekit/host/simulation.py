@@ -31,6 +31,7 @@ class Host:
         tell: Callable[[Told], None] | None = None,
     ) -> None:
         self._config = config
+        self._quantum_ns = config.quantum_ns
         self._agenda = Agenda()
         self._scheduler = Scheduler(config, vcpu_count, seed, self._agenda, emit, tell)
         self._director = Director(self._scheduler, self._agenda)
@@ -59,16 +60,29 @@ class Host:
         """Advance to the next thing that somebody else must do."""
         while True:
             event_ns = self._agenda.first_ns
-            running = [pcpu for pcpu in self._pcpus if pcpu.runs_guest]
-            behind = min((p for p in running if p.local_ns < event_ns), key=lambda p: (p.local_ns, p.index), default=None)
+            behind, behind_ns, others_ns, runs = (
+                None,
+                event_ns,
+                FAR_NS,
+                False,
+            )  # others_ns: least local time of the others that run
+            for pcpu in self._pcpus:
+                if not pcpu.runs_guest:
+                    continue
+                runs = True
+                if pcpu.local_ns < behind_ns:
+                    if behind is not None:
+                        others_ns = min(others_ns, behind_ns)
+                    behind, behind_ns = pcpu, pcpu.local_ns
+                elif pcpu.local_ns < others_ns:
+                    others_ns = pcpu.local_ns
             if behind is not None:
                 assert behind.current is not None and behind.current.vcpu is not None
-                others = [p.local_ns for p in running if p is not behind]
-                horizon = min(event_ns, min(others) + self._config.quantum_ns) if others else event_ns
+                horizon = min(event_ns, others_ns + self._quantum_ns)
                 loaded, behind.is_loaded = behind.is_loaded, False
                 resumes, behind.resumes = behind.resumes, False
                 return Enter(behind.current.vcpu, behind.index, behind.local_ns, horizon, loaded, resumes)
-            if event_ns == FAR_NS or (not self._agenda.matters and not running and not self._any_vcpu_waits()):
+            if event_ns == FAR_NS or (not self._agenda.matters and not runs and not self._any_vcpu_waits()):
                 return Deadlock(max([self._now_ns, *(pcpu.local_ns for pcpu in self._pcpus)]))
             event = self._agenda.pop()
             self._now_ns = max(self._now_ns, event.at_ns)

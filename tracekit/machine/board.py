@@ -38,6 +38,7 @@ from tracekit.machine.state import MachineState, TimerState, VcpuState
 PV_STRUCTURE_SIZE = 64
 PV_STOLEN_OFFSET = 8
 THICK_TABLES = {native.WRITES: "memory_writes", native.READS: "memory_reads", native.BLOCKS: "blocks"}
+THICK_NUMBERS = {name: number for number, name in THICK_TABLES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +136,9 @@ class Board:
 
     def emit_at(self, table: str, position: int, ns: int, vcpu: int | None, *columns: object) -> None:
         """Tell one event; thick rows of the same table that come before it go first."""
-        for number, name in THICK_TABLES.items():
-            if name == table and self.engine.captures(number):
-                self.drain(number, position)
+        number = THICK_NUMBERS.get(table)
+        if number is not None and self.engine.captures(number):
+            self.drain(number, position)
         self._sink.row(table, (position, self.sequence(position), ns, vcpu, *columns))
 
     def drain(self, table: int, below_position: int | None = None) -> None:

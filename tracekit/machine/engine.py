@@ -51,6 +51,9 @@ class StopReason(IntEnum):
     WFE = native.STOP_WFE
 
 
+_REASONS = {int(reason): reason for reason in StopReason}
+
+
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """How the engine is built. None of it changes what a guest does; all of it stands in a trace's manifest.
@@ -345,6 +348,8 @@ class Engine:
     def clock_remainder(self) -> int:
         """Parts of a ns (of ns_denominator) that the loaded vCPU's clock holds beyond now_ns()."""
         state = self.state
+        if state.ns_denominator == 1:
+            return 0
         return int(((state.position - state.clock_position) * state.ns_numerator + state.clock_remainder) % state.ns_denominator)
 
     def now_ns(self) -> int:
@@ -360,11 +365,11 @@ class Engine:
 
         Errors: whatever a callback raised.
         """
-        reason = self._lib.tk_run(self._handle, limit_position, min(horizon_ns, 1 << 62))
+        reason = self._lib.tk_run(self._handle, limit_position, min(1 << 62, horizon_ns))
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        return StopReason(reason)
+        return _REASONS[reason]
 
     def request_stop(self) -> None:
         """From a callback: stop at the next place where the engine can."""

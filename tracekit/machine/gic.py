@@ -133,6 +133,8 @@ class Gic:
             waiting &= waiting - 1
             if bank.priority[intid] < best_priority:
                 best, best_priority = intid, bank.priority[intid]
+        if not any(self._spi_pending) and not any(self._spi_level):  # nearly always, and this is asked all the time
+            return best, best_priority
         for word in range(1, _WORDS):
             waiting = (self._spi_pending[word] | self._level_pending(word)) & self._spi_enabled[word] & ~self._spi_active[word]
             while waiting:

@@ -206,7 +206,7 @@ class Recording:
         board, vcpu = self.board, enter.vcpu
         board.enter(vcpu, enter.now_ns)
         if vcpu != self._turn_vcpu or enter.resumes:  # the last `run` row was another's, or earlier: the engine's turn passes
-            board.emit("schedule", vcpu, vcpu, "run", enter.pcpu, None, "turn")
+            board.emit_at("schedule", board.engine.position, enter.now_ns, vcpu, vcpu, "run", enter.pcpu, None, "turn")
             self._turn_vcpu = vcpu
         self._asked_ns = NEVER
         if enter.loaded:
@@ -221,10 +221,11 @@ class Recording:
     def _run(self, vcpu: int, horizon_ns: int) -> None:
         board = self.board
         limit = self.scenario.max_instructions or NEVER
-        board.engine.stop_at_wfe(not self.host.is_alone(vcpu))
+        if self.scenario.host.yields_on_wfe:
+            board.engine.stop_at_wfe(not self.host.is_alone(vcpu))
         while True:
             reason = board.run(limit, horizon_ns)
-            now = board.engine.now_ns()
+            now = board.local_ns[vcpu]
             if reason is StopReason.INTERRUPT:
                 board.take_interrupt()
                 continue
