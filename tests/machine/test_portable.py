@@ -19,6 +19,7 @@ from tracekit.machine.pl011 import REGISTER_MASKS, Pl011State
 from tracekit.machine.portable import StateError, decode, encode
 from tracekit.machine.registers import NAMES, Registers
 from tracekit.machine.state import MachineState, TimerState, VcpuState
+from tracekit.machine.vectors import SVE_BYTES
 
 POSITION = 30_000
 
@@ -26,6 +27,7 @@ u32, u64, byte = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1), s
 times = st.integers(0, (1 << 62) - 1)
 pstates = st.builds(lambda mode, bits: mode | bits & 0xF3F0_1FC0, st.sampled_from((0, 4, 5)), u32)
 timers = st.builds(TimerState, u64, st.integers(0, 3), st.booleans())
+sve = st.just(b"") | st.binary(min_size=1, max_size=4).map(lambda seed: (seed * SVE_BYTES)[:SVE_BYTES])
 running_interrupts = st.lists(st.tuples(byte, st.integers(0, 287)), max_size=64).map(
     lambda pairs: [x for pair in pairs for x in pair]
 )
@@ -60,7 +62,7 @@ def states(draw: st.DrawFn) -> MachineState:
     head = st.tuples(st.integers(0, position), st.integers(0, 1 << 30), times, st.integers(0, count - 1))
     row = st.builds(lambda head, data: (*head, data), head, st.binary(min_size=1, max_size=255))
     vcpu = st.builds(
-        VcpuState, registers(), st.just(b""), st.tuples(timers, timers), times, st.integers(0, (1 << 16) - 1), further()
+        VcpuState, registers(), st.just(b""), st.tuples(timers, timers), times, st.integers(0, (1 << 16) - 1), further(), sve
     )  # fmt: skip
     return MachineState(
         engine_build="",
@@ -190,6 +192,7 @@ def test_whatever_is_valid_can_be_restored(small_board: Board, place: tuple[Any,
         (("vcpus", 0, "registers", "x0"), 1.0, "x0: not a number"),
         (("vcpus", 0, "timers", 0, 1), 4, "timers"),
         (("vcpus", 0, "further", "dbgbcr3_el1"), 1, "dbgbcr3_el1: an enabled hardware breakpoint"),
+        (("vcpus", 0, "sve"), "00", "sve: 1 bytes instead of"),
         (("vcpus", 0, "further", "x31"), 1, "further: 1 registers that no vCPU has"),
         (("vcpus", 0, "further", "pmselr_el0"), 32, "pmselr_el0: not a number"),
         (("vcpus",), [], "vcpus: not a list of 2"),

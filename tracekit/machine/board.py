@@ -14,7 +14,7 @@ from tracekit.machine import native
 from tracekit.machine.console import ConsoleLine
 from tracekit.machine.engine import Engine, EngineConfig, StopReason
 from tracekit.machine.events import Director, HypercallEvent, Sink
-from tracekit.machine.further import BREAKPOINTS
+from tracekit.machine.further import BREAKPOINTS, Portable
 from tracekit.machine.gic import Gic
 from tracekit.machine.map import (
     GICC_BASE,
@@ -457,14 +457,15 @@ class Board:
             clock_ns=self.engine.now_ns(),
             vcpus=tuple(
                 VcpuState(
-                    registers=registers,
-                    further=further,
+                    registers=portable.registers,
+                    further=portable.further,
+                    sve=portable.sve,
                     context=b"",
                     timers=tuple(TimerState(int(t.cval), int(t.ctl), bool(t.asserted)) for t in state.timer[vcpu]),
                     local_ns=self.local_ns[vcpu],
                     remainder=self.engine.clock_remainder() if vcpu == self.engine.vcpu else self._remainder[vcpu],
                 )
-                for vcpu, (registers, further) in enumerate(map(self.engine.portable, range(self.config.vcpu_count)))
+                for vcpu, portable in enumerate(map(self.engine.portable, range(self.config.vcpu_count)))
             ),
             gic=self.gic.save(),
             uart=self.uart.save(),
@@ -475,7 +476,7 @@ class Board:
     def portable_gap(self) -> str | None:
         """What save_portable() would not hold, in words; None where it is the whole machine. Ask at a mark."""
         for vcpu in range(self.config.vcpu_count):
-            _, further = self.engine.portable(vcpu)
+            further = self.engine.portable(vcpu).further
             enabled = [name for name, value in further if name in BREAKPOINTS and value & 1]
             if enabled:
                 return f"vCPU {vcpu} has a hardware breakpoint ({enabled[0]})"
@@ -513,7 +514,7 @@ class Board:
             if with_contexts:
                 engine.set_context(vcpu, one.context)
             else:
-                engine.set_portable(vcpu, one.registers, one.further)
+                engine.set_portable(vcpu, Portable(one.registers, one.further, one.sve))
             for timer, value in zip(state.timer[vcpu], one.timers, strict=True):
                 timer.cval, timer.ctl, timer.asserted = value.cval, value.ctl, value.asserted
             self.local_ns[vcpu], self._remainder[vcpu] = one.local_ns, one.remainder

@@ -23,9 +23,10 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from tracekit.formats.errors import TracekitError
 from tracekit.machine import native
-from tracekit.machine.further import FurtherValues, further_of, system_ids
+from tracekit.machine.further import Portable, further_of, system_ids
 from tracekit.machine.memory import anonymous
 from tracekit.machine.registers import PLAIN, PLAIN_IDS, SYSTEM, SYSTEM_IDS, VALUES, Registers, canonical
+from tracekit.machine.vectors import sve_of, with_sve
 
 CPU_MODELS = {"a53": arm.UC_CPU_ARM64_A53, "a72": arm.UC_CPU_ARM64_A72, "max": arm.UC_CPU_ARM64_MAX}
 _NATIVE_ERRORS = {-1: "out of memory", -2: f"Unicorn {unicorn.__version__} does not tell of its translations; use 2.1.4"}
@@ -252,6 +253,7 @@ class Engine:
             state.watch_begin[index], state.watch_end[index] = begin, end
         syndrome, exclusive = _offsets(config.cpu)
         self._check(self._lib.tk_install(self._handle, syndrome, exclusive, config.mode == "safe"), "install its hooks")
+        self._after_reset = self.context(0) if config.cpu == "max" else b""
 
     def _set_exception_levels(self) -> None:
         """EL1 is AArch64, HVC is allowed, and what the `max` model could trap to EL2 and EL3 is let through."""
@@ -435,39 +437,45 @@ class Engine:
     def set_registers(self, vcpu: int, registers: Registers) -> None:
         """Load a vCPU from its portable list (the exclusive monitor is cleared)."""
         raw = (c_uint64 * VALUES)(*registers.values)
-        error = self._lib.tk_write_registers(self._handle, vcpu, PLAIN_IDS, len(PLAIN), SYSTEM_IDS, len(SYSTEM), raw)
+        error = self._lib.tk_write_registers(self._handle, vcpu, PLAIN_IDS, len(PLAIN), SYSTEM_IDS, len(SYSTEM), raw, None)
         self._check(error, "load registers")
 
-    def portable(self, vcpu: int) -> tuple[Registers, FurtherValues]:
-        """The portable register list of one vCPU, and what it has beyond it."""
+    def portable(self, vcpu: int) -> Portable:
+        """All that a vCPU is between two runs at a mark, in portable form."""
         names = further_of(self.config.cpu)
         raw, ids = (c_uint64 * (VALUES + len(names)))(), system_ids(names)
         self._lib.tk_read_registers(self._handle, vcpu, PLAIN_IDS, len(PLAIN), ids, len(SYSTEM) + len(names), raw)
         values = list(raw)
         end = _SYSTEM_END + len(names)
-        return canonical(values[:_SYSTEM_END] + values[end:]), tuple(zip(names, values[_SYSTEM_END:end], strict=True))
+        registers = canonical(values[:_SYSTEM_END] + values[end:])
+        sve = sve_of(self.context(vcpu)) if self.config.cpu == "max" else b""
+        return Portable(registers, tuple(zip(names, values[_SYSTEM_END:end], strict=True)), sve)
 
-    def set_portable(self, vcpu: int, registers: Registers, further: FurtherValues) -> None:
+    def set_portable(self, vcpu: int, portable: Portable) -> None:
         """Load a vCPU from what portable() gave; further registers that are not among them are as after a reset."""
-        names, raw = self._portable_values(registers, further)
-        ids = system_ids(names)
-        error = self._lib.tk_write_registers(self._handle, vcpu, PLAIN_IDS, len(PLAIN), ids, len(SYSTEM) + len(names), raw)
+        lists, raw = self._portable_lists(portable)
+        error = self._lib.tk_write_registers(self._handle, vcpu, *lists, raw, self._portable_base(portable))
         self._check(error, "load registers")
 
     def portable_gap(self, vcpu: int) -> int | None:
         """Offset in a vCPU's context of something that portable() does not hold; None if there is nothing."""
-        names, raw = self._portable_values(*self.portable(vcpu))
-        ids, count = system_ids(names), len(SYSTEM) + len(names)
+        portable = self.portable(vcpu)
+        lists, raw = self._portable_lists(portable)
         clock = _clock_offset(self.config.cpu)
-        gap = int(self._lib.tk_portable_gap(self._handle, vcpu, PLAIN_IDS, len(PLAIN), ids, count, raw, clock))
+        base = self._portable_base(portable)
+        gap = int(self._lib.tk_portable_gap(self._handle, vcpu, *lists, raw, clock, base))
         self._check(-1 if gap == -2 else 0, "compare contexts")
         return None if gap < 0 else gap
 
-    def _portable_values(self, registers: Registers, further: FurtherValues) -> tuple[tuple[str, ...], ctypes.Array[c_uint64]]:
-        mine = [(name, value) for name, value in further if name in further_of(self.config.cpu)]
-        values = registers.values
+    def _portable_lists(self, portable: Portable) -> tuple[tuple[Any, ...], ctypes.Array[c_uint64]]:
+        mine = [(name, value) for name, value in portable.further if name in further_of(self.config.cpu)]
+        values = portable.registers.values
         raw = (*values[:_SYSTEM_END], *(value for _, value in mine), *values[_SYSTEM_END:])
-        return tuple(name for name, _ in mine), (c_uint64 * len(raw))(*raw)
+        ids = system_ids(tuple(name for name, _ in mine))
+        return (PLAIN_IDS, len(PLAIN), ids, len(SYSTEM) + len(mine)), (c_uint64 * len(raw))(*raw)
+
+    def _portable_base(self, portable: Portable) -> bytes | None:
+        return with_sve(self._after_reset, portable.sve) if portable.sve and self.config.cpu == "max" else None
 
     def build(self) -> str:
         """Engine version, host and CPU model: contexts may be exchanged between equal builds."""

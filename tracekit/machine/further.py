@@ -8,8 +8,9 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
-from tracekit.machine.registers import SYSTEM
+from tracekit.machine.registers import SYSTEM, Registers
 
 FurtherValues = tuple[tuple[str, int], ...]  # (name, value), in the order of FURTHER
 
@@ -49,6 +50,14 @@ FURTHER: tuple[Further, ...] = (
     ),
 )
 BREAKPOINTS = tuple(one.name for one in FURTHER if one.name.startswith(("dbgbcr", "dbgwcr")))  # bit 0 enables
+
+
+class Portable(NamedTuple):
+    """A vCPU in portable form. sve: as vectors.py has it, b"" where SVE registers hold nothing beyond the Q registers."""
+
+    registers: Registers
+    further: FurtherValues
+    sve: bytes
 
 
 @cache

@@ -164,11 +164,11 @@ def library() -> ctypes.CDLL:
         ),
         "tk_write_registers": (
             c_int,
-            [c_void_p, c_uint32, POINTER(c_int32), c_uint32, POINTER(c_uint32), c_uint32, POINTER(c_uint64)],
+            [c_void_p, c_uint32, POINTER(c_int32), c_uint32, POINTER(c_uint32), c_uint32, POINTER(c_uint64), c_char_p],
         ),
         "tk_portable_gap": (
             c_int64,
-            [c_void_p, c_uint32, POINTER(c_int32), c_uint32, POINTER(c_uint32), c_uint32, POINTER(c_uint64), c_int64],
+            [c_void_p, c_uint32, POINTER(c_int32), c_uint32, POINTER(c_uint32), c_uint32, POINTER(c_uint64), c_int64, c_char_p],
         ),
         "tk_context_size": (c_size_t, [c_void_p]),
         "tk_context_get": (None, [c_void_p, c_uint32, c_char_p]),

@@ -18,6 +18,7 @@ from tracekit.machine.native import VCPUS_MAX
 from tracekit.machine.pl011 import REGISTER_MASKS, Pl011State
 from tracekit.machine.registers import NAMES, Registers
 from tracekit.machine.state import MachineState, TimerState, VcpuState
+from tracekit.machine.vectors import SVE_BYTES
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ def _encode_vcpu(vcpu: VcpuState) -> dict[str, Any]:
     return {
         "registers": vcpu.registers.as_dict(),
         "further": dict(vcpu.further),
+        "sve": vcpu.sve.hex(),
         "timers": [[timer.cval, timer.ctl, timer.asserted] for timer in vcpu.timers],
         "local_ns": vcpu.local_ns,
         "remainder": vcpu.remainder,
@@ -125,6 +127,7 @@ def _vcpu(value: object, where: str) -> VcpuState:
         registers=_field(vcpu, where, "registers", _registers),
         context=b"",
         further=_field(vcpu, where, "further", _further),
+        sve=_field(vcpu, where, "sve", _sve),
         timers=timers,
         local_ns=_field(vcpu, where, "local_ns", _number(_NS_MAX)),
         remainder=_field(vcpu, where, "remainder", _number(_REMAINDER_MAX)),
@@ -152,6 +155,13 @@ def _further(value: object, where: str) -> FurtherValues:
         if name in BREAKPOINTS and number & 1:
             raise StateError(f"{where}.{name}: an enabled hardware breakpoint cannot be restored")
     return values
+
+
+def _sve(value: object, where: str) -> bytes:
+    sve = _bytes(0, SVE_BYTES)(value, where)
+    if len(sve) not in (0, SVE_BYTES):
+        raise StateError(f"{where}: {len(sve)} bytes instead of {SVE_BYTES}")
+    return sve
 
 
 def _timer(value: object, where: str) -> TimerState:

@@ -23,7 +23,7 @@ class TimerState:
 
 @dataclass(frozen=True, slots=True)
 class VcpuState:
-    """One vCPU. `context` is the engine's own form, good for one engine build; `registers` and `further` are the truth everywhere else."""
+    """One vCPU. `context` is the engine's own form, good for one engine build; `registers`, `further` and `sve` are the truth everywhere else."""
 
     registers: Registers
     context: bytes
@@ -31,6 +31,7 @@ class VcpuState:
     local_ns: int
     remainder: int
     further: FurtherValues = ()
+    sve: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

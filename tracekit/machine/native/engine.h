@@ -186,6 +186,9 @@ bool tk_decode_msr_immediate(uint32_t word, uint32_t *esr);
 bool tk_timer_is_due(const Engine *e);
 TK_EXPORT void tk_plan(Engine *e);
 
+/* vcpus.c */
+void tk_load_base(Engine *e, const uint8_t *base);
+
 /* exceptions.c */
 const uint8_t *tk_code_word(Engine *e, uint64_t pc);
 bool tk_access_address(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, uint64_t *va);

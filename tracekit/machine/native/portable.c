@@ -1,6 +1,6 @@
 /* Whether a vCPU's portable registers are all of it.
  *
- * Its context is loaded twice: once as it is, once on top of an untouched one, and the portable registers are written over both. What
+ * Its context is loaded twice: once as it is, once on top of an untouched one (base: as for tk_write_registers), and the portable registers are written over both. What
  * still differs afterwards is state that they do not hold. A few places of a context are no state: the exclusive monitor (cleared at
  * marks), the record of the last exception (read only while it is being delivered) and the host's clock. */
 #include "engine.h"
@@ -23,16 +23,16 @@ static void mask(Engine *e, uc_context *context, int64_t offset, size_t size) {
 /* Offset in the context's body of the first byte that portable registers do not determine; -1: none; -2: out of memory. in: what
  * tk_read_registers gave for the same lists. */
 TK_EXPORT int64_t tk_portable_gap(Engine *e, uint32_t vcpu, const int32_t *plain, uint32_t plain_count, const uint32_t *system,
-                                  uint32_t system_count, const uint64_t *in, int64_t clock_offset) {
-  uc_context *as_it_is = NULL, *on_pristine = NULL, *from[2];
+                                  uint32_t system_count, const uint64_t *in, int64_t clock_offset, const uint8_t *base) {
+  uc_context *as_it_is = NULL, *on_pristine = NULL;
   int64_t gap = -2;
   if (!e->api.context_alloc(e->uc, &as_it_is) && !e->api.context_alloc(e->uc, &on_pristine)) {
     uint32_t loaded = e->s.vcpu;
     e->api.context_save(e->uc, e->context[loaded]);
-    from[0] = e->context[vcpu], from[1] = e->pristine;
     for (int i = 0; i < 2; i++) {
       uc_context *into = i ? on_pristine : as_it_is;
-      e->api.context_restore(e->uc, from[i]);
+      if (i) tk_load_base(e, base);
+      else e->api.context_restore(e->uc, e->context[vcpu]);
       write_all(e, plain, plain_count, system, system_count, in);
       e->api.context_save(e->uc, into);
       mask(e, into, e->exclusive_offset, EXCLUSIVE_SIZE);

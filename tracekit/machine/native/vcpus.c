@@ -28,6 +28,18 @@ TK_EXPORT int tk_reset_vcpu(Engine *e, uint32_t vcpu, uint64_t entry, uint64_t x
   memset(s->timer[vcpu], 0, sizeof s->timer[vcpu]);
   return error ? error : e->api.ctl(e->uc, e->id.ctl_flush_tlb);
 }
+/* The engine's own form of a vCPU: valid for one build of the engine only. */
+static size_t context_body(Engine *e) { return *(size_t *)(void *)e->scratch; }
+TK_EXPORT size_t tk_context_size(Engine *e) {
+  e->api.context_save(e->uc, e->scratch);
+  return context_body(e);
+}
+/* Load the body of a context, or (NULL) a vCPU after reset. */
+void tk_load_base(Engine *e, const uint8_t *base) {
+  size_t body = tk_context_size(e);
+  if (base) memcpy((uint8_t *)e->scratch + (e->context_size - body), base, body);
+  e->api.context_restore(e->uc, base ? e->scratch : e->pristine);
+}
 /* Read registers of one vCPU: `plain` ids as u64 each, then `system` (op0, op1, crn, crm, op2) as u64 each, then 32 vector
  * registers as 16 bytes each. No guest code runs and no TLB entry is lost. */
 TK_EXPORT int tk_read_registers(Engine *e, uint32_t vcpu, const int32_t *plain, uint32_t plain_count, const uint32_t *system,
@@ -43,11 +55,12 @@ TK_EXPORT int tk_read_registers(Engine *e, uint32_t vcpu, const int32_t *plain, 
   if (other) e->api.context_restore(e->uc, e->context[e->s.vcpu]);
   return 0;
 }
+/* The other way. base: the body of a context that they are written over, NULL: that of a vCPU after reset. */
 TK_EXPORT int tk_write_registers(Engine *e, uint32_t vcpu, const int32_t *plain, uint32_t plain_count, const uint32_t *system,
-                                 uint32_t system_count, const uint64_t *in) {
+                                 uint32_t system_count, const uint64_t *in, const uint8_t *base) {
   int error = 0;
   e->api.context_save(e->uc, e->context[e->s.vcpu]);
-  e->api.context_restore(e->uc, e->pristine);
+  tk_load_base(e, base);
   for (uint32_t i = 0; i < plain_count; i++) write64(e, plain[i], *in++);
   for (uint32_t i = 0; i < system_count; i++, system += 5)
     write_system(e, system[0], system[1], system[2], system[3], system[4], *in++);
@@ -56,12 +69,6 @@ TK_EXPORT int tk_write_registers(Engine *e, uint32_t vcpu, const int32_t *plain,
   e->api.context_restore(e->uc, e->context[e->s.vcpu]);
   e->api.ctl(e->uc, e->id.ctl_flush_tlb);
   return error;
-}
-/* The engine's own form of a vCPU: valid for one build of the engine only. */
-static size_t context_body(Engine *e) { return *(size_t *)(void *)e->scratch; }
-TK_EXPORT size_t tk_context_size(Engine *e) {
-  e->api.context_save(e->uc, e->scratch);
-  return context_body(e);
 }
 TK_EXPORT void tk_context_get(Engine *e, uint32_t vcpu, uint8_t *out) {
   if (vcpu == e->s.vcpu) e->api.context_save(e->uc, e->context[vcpu]);
