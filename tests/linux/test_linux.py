@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import REPOSITORY, console, files_of, replayed, rows, tracekit
+from marks import check, record_marks
+from support import REPOSITORY, busy_host, console, files_of, replayed, rows, tracekit
 
 from tracekit.analyzers.steal import reads
 from tracekit.analyzers.timeline import intervals
 from tracekit.formats.reader import Trace
+from tracekit.recorder.scenario import Scenario
 
 SAMPLE = REPOSITORY / "samples" / "linux"
 TICK_NS, USER_HZ_NS = 4_000_000, 10_000_000
@@ -194,3 +196,14 @@ def test_info_of_a_boot(tmp_path: Path, initrd: Path) -> None:
     places = [names.index(name) for name in order]
     assert places == sorted(places)
     assert json.loads(tracekit("info", tmp_path / "a.tkt", "--json").stdout)["end"]["reason"] == "limit_instructions"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cpu", "vcpus", "pcpus"), [("a53", 1, 1), ("a53", 2, 1), ("a53", 4, 4), ("max", 2, 2)])
+def test_going_on_from_marks(tmp_path: Path, initrd: Path, cpu: str, vcpus: int, pcpus: int) -> None:
+    """At every mark of a boot portable values are the whole machine, and from any of them a fresh board of another mode goes on."""
+    boot = Scenario(
+        image=str(kernel_of("cloud")), initrd=str(initrd), cpu=cpu, vcpus=vcpus, host=busy_host("fair", pcpus=pcpus),
+        max_vtime_ns=20_000_000_000,
+    )  # fmt: skip
+    check(record_marks(boot, tmp_path / "a.tkt"), 7, ({}, {"page_size": 1024}, {"mode": "exact"}))
