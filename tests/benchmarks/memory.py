@@ -1,0 +1,50 @@
+"""Peak memory of recording a guest that touches all its RAM. python tests/benchmarks/memory.py
+
+The guest fills all of its RAM but the first megabyte and the last two with words that are all different, several times over, so that each checkpoint sees
+most pages changed. MB are 10^6 bytes; peaks are greatest resident sets.
+"""
+
+from __future__ import annotations
+
+from bench import Bench
+from figures import Result
+from guests import RAM_BASE, stores
+from harness import measure, size_of
+from run import main
+
+RAM_MIB = 256
+FIRST = RAM_BASE + (1 << 20)
+TOUCHED = (RAM_MIB << 20) - (3 << 20)
+PASSES = 3
+
+
+def run(bench: Bench) -> list[Result]:
+    """Peaks beyond what the guest has, in MB."""
+    guest = stores(PASSES, TOUCHED, FIRST)
+    rounds = min(bench.rounds, 3)
+    plain = bench.flat(guest, "touch", *bench.thin, ram=f"{RAM_MIB}M")
+    beyond = [_mb(measure(plain).peak_mib) - (RAM_MIB << 20) / 1e6 for _ in range(rounds)]
+    results = [Result.of("memory_plain", beyond, plain, note=f"{RAM_MIB} MiB of RAM")]
+    if not bench.thin:
+        return [*results, Result.missing("memory_checkpoints", "`tracekit record` takes no checkpoints yet")]
+    worst: Result | None = None
+    for options in ((), ("--checkpoint-every", "50M")):
+        command = bench.flat(guest, "touch", *options, ram=f"{RAM_MIB}M")
+        beyond = [_mb(measure(command).peak_mib) - ((RAM_MIB << 20) + TOUCHED) / 1e6 for _ in range(rounds)]
+        listed = bench.info(bench.trace("touch")).get("checkpoints", [])
+        count = listed if isinstance(listed, int) else len(listed)
+        kept = size_of(bench.trace("touch") / "checkpoints") if count else 0
+        note = f"{RAM_MIB} MiB of RAM, {TOUCHED >> 20} MiB touched, {count} checkpoints of {kept / 1e6:,.0f} MB"
+        result = Result.of("memory_checkpoints", beyond, command, note=note)
+        if worst is None or (result.measured or 0) > (worst.measured or 0):
+            worst = result
+    assert worst is not None
+    return [*results, worst]
+
+
+def _mb(mib: float) -> float:
+    return mib * (1 << 20) / 1e6
+
+
+if __name__ == "__main__":
+    main(["--only", "memory"])
