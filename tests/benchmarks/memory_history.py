@@ -24,13 +24,14 @@ def run(bench: Bench) -> list[Result]:
     sql = f"SELECT position, vcpu, pc, value FROM memory_writes WHERE ipa <= {ADDRESS} AND ipa + size > {ADDRESS}"
     commands = {
         "query_sql": lambda trace: bench.words("query", bench.trace(trace), sql),
-        "query": lambda trace: bench.words("who-wrote", bench.trace(trace), hex(ADDRESS)),
+        "query_last": lambda trace: bench.words("who-wrote", bench.trace(trace), hex(ADDRESS)),
+        "query_history": lambda trace: bench.words("who-wrote", bench.trace(trace), hex(ADDRESS), "--limit", 1000),
     }
     missing: dict[str, str] = {}
     try:
         bench.needs("", "who-wrote")
     except NotAvailableError as error:
-        missing["query"] = str(error)
+        missing |= dict.fromkeys(("query_last", "query_history"), str(error))
     jobs: dict[str, Job] = {}
     for key, make in commands.items():
         if key not in missing:

@@ -95,7 +95,7 @@ def _head(results: dict[str, Any]) -> Iterator[str]:
     )
     seconds = sum(told["seconds"] for told in results["themes"].values())
     rows = {
-        "measured": f"{when}, {c['rounds']} rounds{' (--quick)' if c['quick'] else ''}, {seconds / 60:.0f} minutes in all",
+        "measured": f"{when}, {c['rounds']} round{'s' if c['rounds'] > 1 else ''}{' (--quick)' if c['quick'] else ''}, {seconds / 60:.0f} minutes in all",
         "tree": f"commit {c['commit']}" if c["commit"] else "no git here",
         "machine": f"{c['cpu']}, {c['cores']} cores, {c['memory_gib']} GiB; {c['kernel']}",
         "versions": versions,
@@ -119,7 +119,7 @@ def _figures(results: dict[str, Any]) -> Iterator[str]:
     yield "## Figures"
     yield ""
     parts = [f"{verdicts.count(word)} {word.lower()}" for word in ("met", "MISSED", "not available", "not measured")]
-    yield f"Of {len(held)} targets: {', '.join(part for part in parts if not part.startswith('0 '))}. `x` stands for a ratio where no unit is given."
+    yield f"Of {len(held)} targets: {', '.join(part for part in parts if not part.startswith('0 '))}. A number without a unit is a ratio."
     yield ""
     yield "| figure | target | measured | min to max | |"
     yield "|---|---|---|---|---|"
