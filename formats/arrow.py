@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
@@ -13,6 +14,7 @@ from tracekit.formats.errors import TraceDamaged
 from tracekit.formats.tables import DICTIONARIES, TABLES, Column
 
 MAGIC = b"ARROW1\0\0"
+_FEW = 16_384
 Row = tuple[Any, ...]
 _TYPES: dict[str, Any] = {
     "u8": pa.uint8(),
@@ -82,7 +84,7 @@ def batch_from_columns(table: str, columns: Mapping[str, Any], count: int, *, bo
         else:
             array = pa.Array.from_buffers(_TYPES[kind], count, [None, pa.py_buffer(buffer if borrow else bytes(buffer))])
         if column.dictionary is not None:
-            array = pa.DictionaryArray.from_arrays(array, dictionary(column.dictionary))
+            array = pa.DictionaryArray.from_arrays(array, dictionary(column.dictionary), safe=False)
         arrays.append(array)
     return pa.RecordBatch.from_arrays(arrays, schema=schema(table))
 
@@ -98,8 +100,7 @@ def joined(table: str, batches: Sequence[Any]) -> Any:
 def first_last(batch: Any) -> dict[str, list[int]]:
     """Ranges that the manifest keeps for a batch: position and sequence of its first and last row, least and greatest vtime."""
     position, sequence = batch.column(0), batch.column(1)
-    vtimes = batch.column(2).to_pylist() if batch.num_rows < 512 else None
-    low, high = (min(vtimes), max(vtimes)) if vtimes is not None else _min_max(batch.column(2))
+    low, high = _min_max(batch.column(2))
     return {
         "position": [position[0].as_py(), position[-1].as_py()],
         "sequence": [sequence[0].as_py(), sequence[-1].as_py()],
@@ -108,7 +109,11 @@ def first_last(batch: Any) -> dict[str, list[int]]:
 
 
 def _min_max(array: Any) -> tuple[int, int]:
-    import pyarrow.compute as pc
+    """Least and greatest value of a u64 array without nulls."""
+    if len(array) <= _FEW and sys.byteorder == "little":
+        values = memoryview(array.buffers()[1]).cast("B")[8 * array.offset : 8 * (array.offset + len(array))].cast("Q")
+        return min(values), max(values)
+    import pyarrow.compute as pc  # takes 30 ms
 
     both = pc.min_max(array).as_py()
     return both["min"], both["max"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tracekit.formats.thick import ThickComparison
 from tracekit.machine import native
@@ -81,6 +81,13 @@ class Comparison:
                 )
         if self._writer is not None:
             self._writer.extend(table, buffers, count)
+
+    def thick_buffer(self, table: str, columns: native.Columns, count: int, release: Callable[[], None]) -> None:
+        """The same, of a full buffer."""
+        try:
+            self.thick_rows(table, columns, count)
+        finally:
+            release()
 
     def check_thick_is_done(self, before_position: int | None = None) -> None:
         """No recorded thick row below a position is left (None: none at all)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,12 @@ class Quiet:
 
     def thick_rows(self, table: str, columns: Any, count: int) -> None:
         pass
+
+    def thick_buffer(self, table: str, columns: Any, count: int, release: Callable[[], None]) -> None:
+        try:
+            self.thick_rows(table, columns, count)
+        finally:
+            release()
 
     def deliver_sgi(self, source: int, target: int, intid: int, at_ns: int) -> int | None:
         return at_ns

@@ -16,7 +16,7 @@ ZIGLANG = "0.17.1"
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 PREBUILT = REPOSITORY / "tracekit" / "workbench" / "guests"
-GUESTS = ("hello", "steal", "spinlock", "timer", "faults", "memory", "lse", "discover", "accounting", "reuse", "token")
+GUESTS = ("hello", "steal", "spinlock", "timer", "faults", "memory", "lse", "discover", "accounting", "reuse", "token", "stores")
 FLAGS = (
     "-O2 -std=gnu11 -static -nostdlib -ffreestanding -fno-stack-protector -fno-sanitize=undefined -fno-builtin -ffunction-sections -fdata-sections -mno-outline-atomics "
     "-mgeneral-regs-only -Wall -Wextra -Wl,--build-id=none -Wl,-z,max-page-size=4096 -s"

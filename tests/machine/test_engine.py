@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ class Quiet:
 
     def thick_rows(self, table: str, columns: Any, count: int) -> None:
         pass
+
+    def thick_buffer(self, table: str, columns: Any, count: int, release: Callable[[], None]) -> None:
+        try:
+            self.thick_rows(table, columns, count)
+        finally:
+            release()
 
     def deliver_sgi(self, source: int, target: int, intid: int, at_ns: int) -> int | None:
         return at_ns

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from tracekit.formats.tables import BATCH_ROWS
 from tracekit.machine import native
+from tracekit.machine.capture import CaptureBuffers
 from tracekit.machine.console import ConsoleLine
 from tracekit.machine.engine import Engine, EngineConfig, StopReason
 from tracekit.machine.events import Director, HypercallEvent, Sink
@@ -87,6 +90,10 @@ class Board:
         self.console = ConsoleLine(lambda row: self._sink.row("console", row))
         self.local_ns = [0] * config.vcpu_count  # local time of each vCPU when it last ran
         self._remainder = [0] * config.vcpu_count
+        self._buffers = CaptureBuffers()
+        self._given = {number: 0 for number in THICK_TABLES if self.engine.captures(number)}  # rows of thick tables
+        for number in self._given:
+            self._aim(number, 0)
         self._moment: tuple[int, int] | None = None  # (position, ns) of the event being told, if not "now"
         self._devices = (
             (GICD_BASE, GICD_SIZE, self._gicd_read, self._gicd_write),
@@ -137,9 +144,11 @@ class Board:
     def emit_at(self, table: str, position: int, ns: int, vcpu: int | None, *columns: object) -> None:
         """Tell one event; thick rows of the same table that come before it go first."""
         number = THICK_NUMBERS.get(table)
-        if number is not None and self.engine.captures(number):
+        if number is not None and number in self._given:
             self.drain(number, position)
         self._sink.row(table, (position, self.sequence(position), ns, vcpu, *columns))
+        if number is not None and number in self._given:
+            self._aim(number, 1)
 
     def drain(self, table: int, below_position: int | None = None) -> None:
         """Hand buffered thick rows on: all, or those before a position."""
@@ -151,6 +160,12 @@ class Board:
         if count:
             self._sink.thick_rows(THICK_TABLES[table], columns, count)
             self.engine.drop_rows(table, count)
+            self._aim(table, count)
+
+    def _aim(self, table: int, count: int) -> None:
+        """`count` more rows have gone: the buffer is to be full where a batch of the trace is, so that it need not be copied."""
+        self._given[table] += count
+        self.engine.columns(table).limit = BATCH_ROWS - self._given[table] % BATCH_ROWS
 
     def drain_all(self) -> None:
         """Hand all buffered thick rows on (the end, or a commit between runs)."""
@@ -203,8 +218,10 @@ class Board:
             self._moment = None
 
     def capture_full(self, table: int) -> None:
-        """A thick table's buffer is full."""
-        self.drain(table)
+        """A thick table's buffer is full: capture goes on in another one."""
+        full = self.engine.swap_columns(table, self._buffers.take())
+        self._aim(table, int(full.count))
+        self._sink.thick_buffer(THICK_TABLES[table], full, int(full.count), partial(self._buffers.give_back, full))
 
     def _charge_exit(self) -> None:
         if self.config.exit_cost_ns:

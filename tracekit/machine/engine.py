@@ -23,6 +23,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from tracekit.formats.errors import TracekitError
 from tracekit.machine import native
+from tracekit.machine.capture import new_columns
 from tracekit.machine.further import Portable, further_of, system_ids
 from tracekit.machine.memory import anonymous
 from tracekit.machine.registers import PLAIN, PLAIN_IDS, SYSTEM, SYSTEM_IDS, VALUES, Registers, canonical
@@ -251,6 +252,11 @@ class Engine:
         state.watch_count = len(config.watches)
         for index, (begin, end) in enumerate(config.watches):
             state.watch_begin[index], state.watch_end[index] = begin, end
+        self._columns: dict[int, native.Columns] = {}
+        for table in (native.WRITES, native.READS, native.BLOCKS):
+            if self.captures(table):
+                self._columns[table] = new_columns()
+                self._lib.tk_capture_into(self._handle, table, ctypes.byref(self._columns[table]))
         syndrome, exclusive = _offsets(config.cpu)
         self._check(self._lib.tk_install(self._handle, syndrome, exclusive, config.mode == "safe"), "install its hooks")
         self._after_reset = self.context(0) if config.cpu == "max" else b""
@@ -497,8 +503,13 @@ class Engine:
 
     def columns(self, table: int) -> native.Columns:
         """The buffered rows of a thick table."""
-        columns: native.Columns = self._lib.tk_columns(self._handle, table).contents
-        return columns
+        return self._columns[table]
+
+    def swap_columns(self, table: int, empty: native.Columns) -> native.Columns:
+        """Capture goes on in another buffer, which must live on until it is swapped again; gives the one with the rows so far."""
+        full, self._columns[table] = self._columns[table], empty
+        self._lib.tk_capture_into(self._handle, table, ctypes.byref(empty))
+        return full
 
     def captures(self, table: int) -> bool:
         """Whether that thick table is being captured."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +22,9 @@ class Sink(Protocol):
 
     def thick_rows(self, table: str, columns: native.Columns, count: int) -> None:
         """The first `count` buffered rows of a thick table; they must be copied before returning."""
+
+    def thick_buffer(self, table: str, columns: native.Columns, count: int, release: Callable[[], None]) -> None:
+        """A full buffer of a thick table: it may be kept until release() is called, which any thread may do; raising calls it too."""
 
 
 class Director(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 from tracekit.formats.errors import TracekitError
 
 VCPUS_MAX = 8
-CAPTURE_ROWS = 65536
+CAPTURE_ROWS = 98304
 WATCHES_MAX = 16
 
 STOP_LIMIT = 1
@@ -50,7 +50,7 @@ class Columns(ctypes.Structure):
         ("sequence", c_uint32 * CAPTURE_ROWS),
         *_fields(c_uint16 * CAPTURE_ROWS, "vcpu instructions"),
         *_fields(c_uint8 * CAPTURE_ROWS, "size origin"),
-        ("count", c_uint64),
+        *_fields(c_uint64, "count limit"),
     ]
 
 
@@ -153,7 +153,7 @@ def library() -> ctypes.CDLL:
         "tk_state": (POINTER(State), [c_void_p]),
         "tk_install": (c_int, [c_void_p, c_int64, c_int64, c_int]),
         "tk_map_device": (c_int, [c_void_p, c_uint64, c_uint64]),
-        "tk_columns": (POINTER(Columns), [c_void_p, c_int]),
+        "tk_capture_into": (None, [c_void_p, c_int, POINTER(Columns)]),
         "tk_capture_drop": (None, [c_void_p, c_int, c_uint64]),
         "tk_close_run": (None, [c_void_p]),
         "tk_switch": (c_int, [c_void_p, c_uint32]),

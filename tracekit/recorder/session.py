@@ -494,6 +494,12 @@ class _NoSink:
     def thick_rows(self, table: str, columns: Any, count: int) -> None:
         pass
 
+    def thick_buffer(self, table: str, columns: Any, count: int, release: Callable[[], None]) -> None:
+        try:
+            self.thick_rows(table, columns, count)
+        finally:
+            release()
+
 
 def board_config(scenario: Scenario, faults: Sequence[Fault] = ()) -> BoardConfig:
     """The board that a scenario asks for."""

@@ -26,3 +26,6 @@ class WriterSink:
 
     def thick_rows(self, table: str, columns: native.Columns, count: int) -> None:
         self._writer.extend(table, thick_buffers(table, columns, count), count)
+
+    def thick_buffer(self, table: str, columns: native.Columns, count: int, release: Callable[[], None]) -> None:
+        self._writer.extend(table, thick_buffers(table, columns, count), count, release)

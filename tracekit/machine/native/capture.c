@@ -25,6 +25,8 @@ static bool is_watched(const Engine *e, uint64_t pa, unsigned size) {
  * engine's hands, which goes on with the entry that it had found before the hook. */
 void tk_capture_enter(Engine *e, uint64_t pc) {
   if (e->straddle_count) tk_capture_settle(e);
+  if ((pc & ~0xfffull) == e->code_va && e->code_page && !e->code_is_stale) return;
+  e->code_is_stale = false;
   e->code_va = pc & ~0xfffull;
   e->code_page = tk_code_word(e, e->code_va);
 }
@@ -35,8 +37,9 @@ uint32_t tk_captured_word(Engine *e, uint64_t pc) {
 }
 static void row(Engine *e, int table, uint64_t position, uint64_t vtime, uint64_t pa, unsigned size, uint64_t value, uint64_t pc) {
   Columns *c = e->columns[table];
-  if (c->count == TK_CAPTURE_ROWS) {
+  if (__builtin_expect(c->count >= c->limit, 0) && (!e->straddle_count || c->count == TK_CAPTURE_ROWS)) { /* rows that wait to be settled stay */
     e->call.capture_full((uint32_t)table);
+    c = e->columns[table];
     if (c->count == TK_CAPTURE_ROWS) c->count = 0; /* Python could not take them; it has asked for a stop */
   }
   State *s = &e->s;
@@ -72,14 +75,12 @@ static bool compare_failed(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, u
 static void straddle(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, unsigned size, uint64_t value) {
   uint64_t va = 0;
   bool known = tk_access_address(e, word, pc, pa, &va);
-  Columns *c = e->columns[TK_WRITES];
-  if (c && c->count > TK_CAPTURE_ROWS / 2) e->call.capture_full(TK_WRITES); /* what is settled later must still be here then */
   unsigned first = 0x1000 - (unsigned)(pa & 0xfff);
   for (unsigned i = 0; i < size; i++) {
-    uint64_t before = c ? c->count : 0;
     access_row(e, TK_WRITES, pc, pa + i, 1, value >> 8 * i & 0xff);
-    if (i >= first && known && c && c->count == before + 1 && e->straddle_count < 16) {
-      e->straddle[e->straddle_count].row = before;
+    Columns *c = e->columns[TK_WRITES];
+    if (i >= first && known && c && c->count && c->ipa[c->count - 1] == pa + i && c->pc[c->count - 1] == pc && e->straddle_count < 16) {
+      e->straddle[e->straddle_count].row = c->count - 1;
       e->straddle[e->straddle_count++].va = va + i;
     }
   }
@@ -158,6 +159,11 @@ void tk_capture_break(Engine *e, uint64_t pc) {
   else close_run(e, end);
 }
 TK_EXPORT void tk_close_run(Engine *e) { tk_capture_break(e, 0); }
+/* Capture goes on in another buffer; it stays the caller's. */
+TK_EXPORT void tk_capture_into(Engine *e, int table, Columns *columns) {
+  columns->count = 0, columns->limit = TK_CAPTURE_ROWS;
+  e->columns[table] = columns;
+}
 /* Forget the first `count` rows: they have been written. */
 TK_EXPORT void tk_capture_drop(Engine *e, int table, uint64_t count) {
   Columns *c = e->columns[table];

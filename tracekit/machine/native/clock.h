@@ -10,7 +10,8 @@ static inline uint64_t tk_position_at(const Engine *e, uint64_t pc) {
 }
 static inline uint64_t tk_ns_at(const Engine *e, uint64_t position) {
   const State *s = &e->s;
-  return s->clock_ns + ((position - s->clock_position) * s->ns_numerator + s->clock_remainder) / s->ns_denominator;
+  uint64_t parts = (position - s->clock_position) * s->ns_numerator + s->clock_remainder;
+  return s->clock_ns + (s->ns_denominator == 1 ? parts : parts / s->ns_denominator);
 }
 static inline void tk_note_event(Engine *e, uint64_t pc) {
   e->s.event_pc = pc;

@@ -25,6 +25,7 @@ static void drop_line(Engine *e, uint64_t va) {
 uint32_t tk_hook_sys(uc_engine *uc, int reg, const CpReg *r, void *user) {
   (void)uc, (void)reg;
   Engine *e = user;
+  if (r->crn == 8) e->code_is_stale = true; /* TLBI */
   if (r->crn != 7 || !e->s.cures_stale_code) return 0;
   if (r->op1 == 3 && r->crm == 5 && r->op2 == 1) drop_line(e, r->val); /* IC IVAU */
   else if (r->op1 == 0 && r->op2 == 0 && (r->crm == 1 || r->crm == 5)) { /* IC IALLUIS, IC IALLU: at the next block */

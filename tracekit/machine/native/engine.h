@@ -20,7 +20,7 @@
 #endif
 
 #define TK_VCPUS_MAX 8
-#define TK_CAPTURE_ROWS 65536
+#define TK_CAPTURE_ROWS 98304 /* a whole batch of a trace, and room for what one block may still add */
 #define TK_WFE_SITES_MAX 256
 #define TK_NO_TRANSLATIONS_TOLD (-2)
 #define TK_CANNOT_LEAVE (-100)
@@ -91,7 +91,7 @@ typedef struct { /* columns of one thick table; blocks use value for instruction
   uint32_t sequence[TK_CAPTURE_ROWS];
   uint16_t vcpu[TK_CAPTURE_ROWS], instructions[TK_CAPTURE_ROWS];
   uint8_t size[TK_CAPTURE_ROWS], origin[TK_CAPTURE_ROWS];
-  uint64_t count;
+  uint64_t count, limit; /* at `limit` rows the buffer is taken for full */
 } Columns;
 
 typedef struct {
@@ -157,12 +157,13 @@ typedef struct {
   /* capture */
   uint64_t code_va;
   const uint8_t *code_page; /* the running block's page, found before the block runs */
+  bool code_is_stale;       /* translations may have changed since */
   struct { uint64_t row, va; } straddle[16];
   uint32_t straddle_count;
   uint64_t zva_position, zva_pc, cas_position, run_start_pc, run_next_pc, run_position, run_vtime;
   bool cas_failed, run_open;
   uint32_t run_vcpu;
-  Columns *columns[3];
+  Columns *columns[3]; /* Python's: see tk_capture_into */
   /* WFE, see wfe.c */
   bool wfe_retires;       /* the running block ends in a WFE that has been reached; it stands in front of wfe_next_pc */
   uint64_t wfe_next_pc;

@@ -30,7 +30,7 @@ TK_EXPORT int tk_run(Engine *e, uint64_t limit_position, uint64_t horizon_ns) {
     if (s->position >= limit_position || tk_ns_at(e, s->position) >= horizon_ns) return finish(e, TK_STOP_LIMIT);
     if (s->stop_wanted) return finish(e, TK_STOP_REQUESTED);
     if (s->takes_interrupts && s->line[s->vcpu] && !(read32(e, e->id.pstate) & PSTATE_I)) return finish(e, TK_STOP_INTERRUPT);
-    e->stopping = false, e->abort_seen = false;
+    e->stopping = false, e->abort_seen = false, e->code_is_stale = true;
     int error;
     bool is_cut = e->tail && pc == e->tail_pc;
     if (is_cut) { /* exact stop: only the first instructions of this block */

@@ -29,7 +29,6 @@ TK_EXPORT void tk_free(Engine *e) {
     if (e->context[i]) e->api.context_free(e->context[i]);
   if (e->pristine) e->api.context_free(e->pristine);
   e->api.context_free(e->scratch);
-  for (int i = 0; i < 3; i++) free(e->columns[i]);
   free(e);
 }
 /* All hooks, before the first instruction: the engine compiles most of them in. Then one context for each vCPU. */
@@ -58,10 +57,6 @@ TK_EXPORT int tk_install(Engine *e, int64_t syndrome_offset, int64_t exclusive_o
   if (s->captures_writes || s->watch_count) ADD(e->id.hook_mem_write, (void *)tk_hook_write, e, 1, 0);
   if (s->captures_reads || s->watch_count) ADD(e->id.hook_mem_read_after, (void *)tk_hook_read, e, 1, 0);
 #undef ADD
-  for (int i = 0; i < 3 && !error; i++) {
-    bool wanted = i == TK_WRITES ? s->captures_writes : i == TK_READS ? s->captures_reads : s->captures_blocks;
-    if (wanted && !(e->columns[i] = calloc(1, sizeof(Columns)))) error = -1;
-  }
   if (!error) error = e->api.context_alloc(u, &e->pristine);
   if (!error) error = e->api.context_save(u, e->pristine);
   for (uint32_t i = 0; i < s->vcpu_count && !error; i++) {
@@ -70,4 +65,3 @@ TK_EXPORT int tk_install(Engine *e, int64_t syndrome_offset, int64_t exclusive_o
   }
   return error;
 }
-TK_EXPORT Columns *tk_columns(Engine *e, int table) { return e->columns[table]; }
