@@ -8,8 +8,11 @@ from tracekit.formats.errors import InputError
 
 _DURATIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9}
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_COUNTS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _DURATION = re.compile(r"\s*(\d{1,18})(?:\.(\d{1,9}))?\s*(ns|us|ms|s|min)\s*")
 _SIZE = re.compile(r"\s*(\d{1,18})\s*([KMG]?)(?:i?B)?\s*", re.IGNORECASE)
+
+_COUNT = re.compile(r"\s*(\d{1,18})\s*([kKMG]?)\s*")
 
 
 def parse_duration_ns(text: str) -> int:
@@ -30,6 +33,14 @@ def parse_size(text: str) -> int:
     if match is None:
         raise InputError(f"{text!r} is not a size; write a number of bytes or with K, M or G, for example 512M")
     return int(match[1]) * _SIZES[match[2].upper()]
+
+
+def parse_count(text: str) -> int:
+    """ "64M", "5k", "1000" as a count. Errors: InputError."""
+    match = _COUNT.fullmatch(text)
+    if match is None:
+        raise InputError(f"{text!r} is not a count; write a number, or one with k, M or G, for example 64M")
+    return int(match[1]) * _COUNTS[match[2].replace("K", "k")]
 
 
 def format_ns(ns: int) -> str:

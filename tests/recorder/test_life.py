@@ -168,7 +168,7 @@ def test_any_life_replays(
     deeds: list[tuple[int, str, int]],
     tuning: set[tuple[str, int]],
 ) -> None:
-    """Any of it at any time, twice: equal to the byte, whole, and identical on replay."""
+    """Any of it at any time, twice: equal to the byte, whole, and identical on replay, checkpoints included."""
     directives: list[Directive] = []
     snapshots = 0
     for at_ns, kind, length in sorted(deeds):
@@ -196,7 +196,7 @@ def test_any_life_replays(
             snapshots += kind == "snapshot"
             directives.append(Directive(at_ns, kind, duration_ns=length + 1))
     folder = tmp_path_factory.mktemp("life")
-    limits = {"seed": seed, "max_instructions": 12_000_000}
+    limits = {"seed": seed, "max_instructions": 12_000_000, "checkpoint_every": 1}
     chosen = dict(tuning)
     if "quota_period_ns" in chosen:
         chosen["quota_ns"] = MS

@@ -19,6 +19,7 @@ from support import console, files_of, replayed, rows, tracekit
 
 from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
+from tracekit.formats.verify import verify
 from tracekit.recorder.scenario import read_scenario
 from tracekit.workbench.demo import bundled_guest
 
@@ -288,6 +289,8 @@ def start_recording(guest: Path, output: Path) -> subprocess.Popen[str]:
         "16M",
         "--progress",
         "plain",
+        "--checkpoint-every",
+        "30M",
     ]
     return subprocess.Popen([str(one) for one in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -335,6 +338,9 @@ def killed_and_recovered(folder: Path, guest: Path, seed: int) -> float:
     verdict = tracekit("replay", folder / "a.tkt", "--json")
     assert verdict.returncode == 0, verdict.stdout
     assert json.loads(verdict.stdout)["position"] == saved["position"]
+    assert verify(folder / "a.tkt") == []
+    kept = Trace.open(folder / "a.tkt").checkpoints().entries
+    assert kept and saved["position"] - kept[-1].position < 100_000_000
     return float(saved["vtime_ns"] / (told[-1] + COMMIT_NS / 2))
 
 

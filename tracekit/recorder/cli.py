@@ -14,7 +14,7 @@ import click
 
 from tracekit.formats.errors import InputError
 from tracekit.formats.progress import progress_for
-from tracekit.formats.units import format_ns, parse_duration_ns, parse_size
+from tracekit.formats.units import format_ns, parse_count, parse_duration_ns, parse_size
 from tracekit.host.config import Neighbour
 from tracekit.hypervisor.fault import describe
 from tracekit.recorder.faults import catalogue, load_fault
@@ -56,6 +56,16 @@ PROGRESS = click.Choice(["auto", "plain", "none"])
 @click.option("--seed", type=int, help="Seed of everything that is drawn (default 0).")
 @click.option("--capture", help="thin (default), writes or full.")
 @click.option("--watch", multiple=True, help="Record every access to ADDR:LEN. Repeatable.")
+@click.option(
+    "--checkpoint-every",
+    metavar="N[k|M|G]",
+    help="Take a checkpoint each N instructions (default: 64M, more where many pages change).",
+)
+@click.option(
+    "--no-checkpoints",
+    is_flag=True,
+    help="Take none: the trace is smaller, but is replayed from its beginning only, by one process.",
+)
 @click.option("--input", "input_file", type=click.Path(path_type=Path), help="Bytes for the UART, all there from the start.")
 @click.option("--max-vtime", help="Stop at this virtual time, for example 5s.")
 @click.option("--max-instructions", type=int, help="Stop after exactly this many instructions.")
@@ -158,6 +168,10 @@ def configure(base: Scenario, options: dict[str, Any]) -> Scenario:
         changes["ram"] = parse_size(options["ram"])
     if options.get("max_vtime") is not None:
         changes["max_vtime_ns"] = parse_duration_ns(options["max_vtime"])
+    if options.get("checkpoint_every") is not None:
+        changes["checkpoint_every"] = parse_count(options["checkpoint_every"])
+    if options.get("no_checkpoints"):
+        changes["checkpoints"] = False
     if options.get("watch"):
         changes["watches"] = tuple(parse_watch(text) for text in options["watch"])
     if options.get("input_file") is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tracekit.formats.errors import InputError
-from tracekit.formats.units import parse_duration_ns, parse_size
+from tracekit.formats.units import parse_count, parse_duration_ns, parse_size
 from tracekit.host.config import AT_NS_MAX, Directive, HostConfig, Neighbour
 from tracekit.hypervisor.config import HypervisorConfig
 
@@ -37,6 +37,7 @@ class Input:
 class Scenario:
     """Guest, board, host, hypervisor, capture, limits and seed. Times in ns, sizes in bytes.
 
+    checkpoint_every: instructions between two checkpoints, None: as far apart as their cost asks for.
     conduit: what the device tree's /psci names, `hvc` or `smc`; both always reach the hypervisor as its profile has them.
     """
 
@@ -54,6 +55,8 @@ class Scenario:
     hypervisor: HypervisorConfig = field(default_factory=HypervisorConfig)
     capture: str = "thin"
     watches: tuple[tuple[int, int], ...] = ()
+    checkpoints: bool = True
+    checkpoint_every: int | None = None
     inputs: tuple[Input, ...] = ()
     max_vtime_ns: int | None = None
     max_instructions: int | None = None
@@ -82,6 +85,8 @@ class Scenario:
             raise InputError(f"guest.ram = {self.ram}: a whole number of MiB is needed")
         if len(self.watches) + self.vcpus > 16:
             raise InputError(f"capture.watch: {len(self.watches)} ranges; at most {16 - self.vcpus} with {self.vcpus} vCPUs")
+        if self.checkpoint_every is not None:
+            between("capture.checkpoint_every", self.checkpoint_every, 1, 1 << 60)
         for begin, end in self.watches:
             if not 0 <= begin < end < 1 << 48:
                 raise InputError(f"capture.watch: {begin:#x}:{end - begin}: a range of at least one byte below 2^48 is needed")
@@ -183,7 +188,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "hypervisor": (
         "profile", "pv_time", "pv_base", "pv_bases", "publication", "denied", "firmware_bitmap", "sched_info", "faults",
     ),
-    "capture": ("level", "watch"),
+    "capture": ("level", "watch", "checkpoints", "checkpoint_every"),
     "limits": ("max_vtime", "max_instructions"),
     "engine": ("mode", "page_size", "counting"),
 }  # fmt: skip
@@ -261,6 +266,16 @@ def _size(key: str, value: Any) -> int:
         raise InputError(f"{key} = {value!r}: {error}") from None
 
 
+def _count(key: str, value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text = _typed(key, value, str)
+    try:
+        return parse_count(text)
+    except InputError as error:
+        raise InputError(f"{key} = {value!r}: {error}") from None
+
+
 def scenario_of(document: Mapping[str, Any], folder: Path, base: Scenario | None = None) -> Scenario:
     """What a scenario file's content says, put over `base` (default: the defaults); relative paths are relative to the folder.
 
@@ -301,6 +316,8 @@ def scenario_of(document: Mapping[str, Any], folder: Path, base: Scenario | None
     if "watch" in capture:
         texts = _typed("capture.watch", capture["watch"], list)
         changes["watches"] = tuple(parse_watch(_typed("capture.watch", one, str)) for one in texts)
+    take(capture, "capture", "checkpoints", "checkpoints", lambda key, value: _typed(key, value, bool))
+    take(capture, "capture", "checkpoint_every", "checkpoint_every", _count)
     take(limits, "limits", "max_vtime", "max_vtime_ns", _duration)
     take(limits, "limits", "max_instructions", "max_instructions", number)
     take(engine, "engine", "mode", "engine_mode", text)

@@ -27,10 +27,11 @@ from tracekit.machine.board import Board, BoardConfig
 from tracekit.machine.digests import emit_states
 from tracekit.machine.engine import EngineConfig, StopReason
 from tracekit.machine.loader import LoadedGuest
+from tracekit.recorder.checkpoints import SPACING_MIN, Checkpointer
 from tracekit.recorder.faults import FaultRaised
 from tracekit.recorder.scenario import Input, Scenario
 from tracekit.recorder.sink import WriterSink
-from tracekit.recorder.vmm import Resume, Sgi, Vmm
+from tracekit.recorder.vmm import Resume, Sgi, Snapshot, Vmm
 
 STATES_EVERY_NS = 10_000_000
 COMMIT_EVERY_NS = 100_000_000
@@ -133,6 +134,7 @@ class Recording:
         sink = WriterSink(writer, self._console_byte) if writer is not None else _NoSink(self._console_byte)
         self.board = Board(board_config(scenario, faults), sink, self)
         self.board.load(guest.segments)
+        self._checkpointer = self._begin_checkpoints(guest) if writer is not None and scenario.checkpoints else None
         self.board.engine.reset_vcpu(0, guest.entry, guest.x0)
         self.host = Host(scenario.host, scenario.vcpus, scenario.seed, self._transition, self._host_told)
         self._memory = _GuestMemory(self.board)
@@ -154,6 +156,13 @@ class Recording:
         self._replan_wanted = False
         self._asked_ns = NEVER  # when a fault wants to be called
         self.interrupted = False
+
+    def _begin_checkpoints(self, guest: LoadedGuest) -> Checkpointer | None:
+        every, limit = self.scenario.checkpoint_every, self.scenario.max_instructions
+        if limit is not None and limit < (every or SPACING_MIN):
+            return None  # there would be none
+        assert self._writer is not None
+        return Checkpointer(self, self._writer, every, sum(len(data) for _, data in guest.segments))
 
     # --- the loop ----------------------------------------------------------------------------------------------------------------
 
@@ -394,6 +403,10 @@ class Recording:
         """SGIs on their way."""
         return tuple((one.at_ns, one.source, one.target, one.intid) for one in self._sgi_alarms.values())
 
+    def kept_snapshots(self) -> Sequence[Snapshot]:
+        """Snapshots that a restore may ask for, in the order in which they were taken."""
+        return self._vmm.kept_snapshots()
+
     def replace_sgis(self, sgis: Sequence[Sgi], now_ns: int) -> None:
         """Those on their way are forgotten, these are: none lands before now_ns."""
         for alarm in self._sgi_alarms.values():
@@ -438,6 +451,8 @@ class Recording:
         self._vtime_max = max(self._vtime_max, now_ns)
         if now_ns >= self._states_due:
             emit_states(self.board, with_memory=False)
+            if self._checkpointer is not None:
+                self._checkpointer.at_mark(self._vtime_max)
             self._states_due = (now_ns // STATES_EVERY_NS + 1) * STATES_EVERY_NS
         if now_ns >= self._commit_due:
             self._commit_due = (now_ns // COMMIT_EVERY_NS + 1) * COMMIT_EVERY_NS

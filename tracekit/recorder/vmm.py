@@ -68,6 +68,10 @@ class Vmm:
         self._snapshots: list[Snapshot | None] = []
         self._resumes = 0
 
+    def kept_snapshots(self) -> list[Snapshot]:
+        """Those whose state is kept, in their order."""
+        return [one for one in self._snapshots if one is not None]
+
     # --- rows ---------------------------------------------------------------------------------------------------------------------
 
     def tell(
