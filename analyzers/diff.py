@@ -12,6 +12,7 @@ from tracekit.analyzers.fingerprint import Shape, shape_of
 from tracekit.analyzers.pairing import Paired, pair
 from tracekit.analyzers.settings import guests_of, settings_of
 from tracekit.analyzers.surroundings import Surroundings, reach_of
+from tracekit.formats.captures import is_whole, told
 from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import TABLES
@@ -140,8 +141,8 @@ def _check_comparable(a: Trace, b: Trace, chosen: tuple[str, ...], extent: Exten
     if not extent.is_thin:
         return
     for name, trace in (("A", a), ("B", b)):
-        level = str(trace.manifest.get("scenario", {}).get("capture", "thin"))
-        if set(chosen) == {"blocks"} and level != "full":
+        level = told(trace.manifest)
+        if set(chosen) == {"blocks"} and not is_whole(trace.manifest, "blocks"):
             raise InputError(
                 f"{name} ({trace.path}) holds no blocks: it was captured {level}; `tracekit replay --capture full -o` adds them"
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tracekit.analyzers.pairing import Limits, Place
 from tracekit.formats.arrow import rows_of
+from tracekit.formats.captures import told
 from tracekit.formats.reader import Trace
 
 EARLY = {
@@ -38,7 +39,7 @@ class Extent:
 def extent_of(a: Trace, b: Trace) -> Extent:
     """What two traces have in common."""
     notes = []
-    captures = [str(trace.manifest.get("scenario", {}).get("capture", "thin")) for trace in (a, b)]
+    captures = [told(trace.manifest) for trace in (a, b)]
     is_thin = captures[0] != captures[1]
     if is_thin:
         notes.append(f"A was captured {captures[0]}, B {captures[1]}: only the rows of a thin capture are compared")

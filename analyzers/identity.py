@@ -55,7 +55,7 @@ def identity(trace: Trace) -> Identity:
             "scenario": None if scenario else f"not in the manifest ({manifest['digest'][:12]})",
         },
         hypervisor=scenario.get("hypervisor"),
-        capture=some("capture", "watches"),
+        capture={**some("capture", "watches"), "window": manifest.get("captured")},
         recovered_at=int(manifest["end"]["position"]) if manifest.get("recovered") is not None else None,
     )
 

@@ -89,6 +89,16 @@ def batch_from_columns(table: str, columns: Mapping[str, Any], count: int, *, bo
     return pa.RecordBatch.from_arrays(arrays, schema=schema(table))
 
 
+def normal(table: str, batch: Any) -> Any:
+    """The same rows with this version's dictionaries; those of an older minor version are a prefix of them."""
+    arrays = []
+    for column, array in zip(TABLES[table].columns, batch.columns, strict=True):
+        if column.dictionary is not None and not array.dictionary.equals(dictionary(column.dictionary)):
+            array = pa.DictionaryArray.from_arrays(array.indices, dictionary(column.dictionary))
+        arrays.append(array)
+    return pa.RecordBatch.from_arrays(arrays, schema=schema(table))
+
+
 def joined(table: str, batches: Sequence[Any]) -> Any:
     """Several batches as one."""
     if len(batches) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,17 @@ def level_of(manifest: Mapping[str, Any]) -> str:
 def captured_of(manifest: Mapping[str, Any]) -> Captured | None:
     """The window of a higher level, if there is one."""
     entry = manifest.get("captured")
-    return Captured(entry["level"], entry["from"], entry["to"]) if isinstance(entry, Mapping) else None
+    return Captured(str(entry["level"]), int(entry["from"]), int(entry["to"])) if isinstance(entry, Mapping) else None
+
+
+def highest_level(manifest: Mapping[str, Any]) -> str:
+    """The capture level of the run or of its window, whichever is higher: at that level a replay makes every recorded row."""
+    base, window = level_of(manifest), captured_of(manifest)
+    return base if window is None or _rank(base) > _rank(window.level) else window.level
+
+
+def _rank(level: str) -> int:
+    return LEVELS.index(level) if level in LEVELS else len(LEVELS)
 
 
 def is_whole(manifest: Mapping[str, Any], table: str) -> bool:
@@ -44,7 +55,7 @@ def is_whole(manifest: Mapping[str, Any], table: str) -> bool:
 def whole_stretch(manifest: Mapping[str, Any], table: str) -> tuple[int, int] | None:
     """Positions [from, to) in which a table holds everything that its name says, where that is not the whole run."""
     window = captured_of(manifest)
-    if window is None or window.level not in WHOLE_AT.get(table, LEVELS):
+    if window is None or is_whole(manifest, table) or window.level not in WHOLE_AT[table]:
         return None
     return window.from_position, window.to_position
 
@@ -54,6 +65,19 @@ def told(manifest: Mapping[str, Any]) -> str:
     window = captured_of(manifest)
     more = "" if window is None else f"; {window.level} from position {window.from_position:,} to {window.to_position:,}"
     return level_of(manifest) + more
+
+
+def thin_note(path: str, level: str, table: str) -> str:
+    """Why a table of a trace is not whole and what makes it so, a sentence. level: as `told` gives it."""
+    wanted = WHOLE_AT[table][0]
+    kept = "nothing" if table == "blocks" else "host accesses, stolen-time structures and watched ranges only"
+    where = " elsewhere" if ";" in level else ""
+    target = shlex.quote(path.removesuffix(".tkt") + f".{wanted}.tkt")
+    more = ", `tracekit who-wrote` asks for one address" if table == "memory_writes" else ""
+    return (
+        f"{path} was captured {level}: {table} holds {kept}{where}; `tracekit replay {shlex.quote(path)} --capture {wanted} -o {target}` "
+        f"makes a trace with the rest (--from, --to: with a window of it){more}"
+    )
 
 
 def check_captured(manifest: Mapping[str, Any]) -> None:

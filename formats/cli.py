@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from tracekit.formats.captures import is_whole, thin_note, told
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import TABLES
 from tracekit.formats.units import format_bytes, format_ns
@@ -45,6 +46,7 @@ def info(trace: Path, as_json: bool) -> None:
         ),
         ("host", f"{host.get('pcpus')} pCPU(s), {host.get('policy')}, {len(host.get('neighbours', []))} neighbour(s)"),
         ("hypervisor", f"{hypervisor.get('profile')}, publication {hypervisor.get('publication')}{faults}"),
+        ("capture", told(manifest)),
         ("engine", f"Unicorn {manifest.get('engine', {}).get('unicorn')}, {manifest.get('engine', {}).get('mode')}"),
         (
             "end",
@@ -95,6 +97,8 @@ def dump(
     if raw and table not in ("console", "inputs"):
         raise click.UsageError("--raw is for console and inputs", click.get_current_context())
     opened = Trace.open(trace)
+    if not is_whole(opened.manifest, table):
+        click.echo(f"tracekit: {thin_note(str(trace), told(opened.manifest), table)}", err=True)
     rows = _selected(opened, table, from_position, to_position, vcpu, limit)
     if raw:
         data = TABLES[table].index("data")

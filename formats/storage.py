@@ -12,6 +12,7 @@ from typing import Any
 
 import zstandard
 
+from tracekit.formats import arrow
 from tracekit.formats import manifest as manifests
 from tracekit.formats.arrow import Row
 from tracekit.formats.checkpoint_writer import ChangedPages, CheckpointWriter
@@ -115,6 +116,11 @@ class Storage:
         """Rows as raw columns. Lent ones belong to the caller again when this returns."""
         with disk_errors(self._tables[table].path, self.path):
             self._tables[table].add_columns(columns, count, is_lent=is_lent)
+
+    def add_batch(self, table: str, batch: Any) -> None:
+        """Rows as a pyarrow RecordBatch."""
+        with disk_errors(self._tables[table].path, self.path):
+            self._tables[table].add_batch(arrow.normal(table, batch))
 
     def add_changes(self, changes: Sequence[tuple[int, Page]]) -> None:
         """Some of the changed pages of the next checkpoint."""

@@ -84,14 +84,15 @@ class TableWriter:
 
     def add_rows(self, rows: Sequence[Row]) -> None:
         """Rows as tuples."""
-        self._add(arrow.batch_from_rows(self.table, rows))
+        self.add_batch(arrow.batch_from_rows(self.table, rows))
 
     def add_columns(self, columns: Mapping[str, Any], count: int, *, is_lent: bool) -> None:
         """Rows as raw columns. Lent ones belong to the caller again when this returns."""
         is_written_at_once = count == BATCH_ROWS if self._waiting == 0 else self._waiting + count >= BATCH_ROWS
-        self._add(arrow.batch_from_columns(self.table, columns, count, borrow=is_written_at_once or not is_lent))
+        self.add_batch(arrow.batch_from_columns(self.table, columns, count, borrow=is_written_at_once or not is_lent))
 
-    def _add(self, batch: Any) -> None:
+    def add_batch(self, batch: Any) -> None:
+        """Rows as a batch with this version's schema and dictionaries."""
         self._pieces.append(batch)
         self._waiting += batch.num_rows
         if self._waiting >= BATCH_ROWS:

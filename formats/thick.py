@@ -49,14 +49,37 @@ def _is_from(batch: Any, place: Place) -> Any:
     return pc.or_(pc.greater(position, place[0]), here)
 
 
-class ThickComparison:
-    """Walks along the thick rows of one recorded table, from those of the instruction at from_position on."""
+def clipped(batch: Any, from_position: int, to_position: int | None) -> Any:
+    """The rows of a sorted batch at positions [from_position, to_position)."""
+    first = rows_before(batch, from_position)
+    last = batch.num_rows if to_position is None else rows_before(batch, to_position)
+    return batch.slice(first, max(0, last - first))
 
-    def __init__(self, trace: Trace, table: str, from_position: int = 0) -> None:
+
+def rows_before(batch: Any, position: int) -> int:
+    """How many rows of a sorted batch stand before a position."""
+    positions, low, high = batch.column(0), 0, batch.num_rows
+    while low < high:
+        middle = (low + high) // 2
+        if positions[middle].as_py() < position:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+class ThickComparison:
+    """Walks along the thick rows of one recorded table, from those of the instruction at from_position on.
+
+    window: only rows at positions [from, to) were captured, and are compared (None: all).
+    """
+
+    def __init__(self, trace: Trace, table: str, from_position: int = 0, window: tuple[int, int] | None = None) -> None:
         self.table = table
         self._batches = self._thick_batches(trace, from_position)
         self._current: Any = None
         self._at = 0
+        self._window = window
 
     def _thick_batches(self, trace: Trace, from_position: int) -> Iterator[Any]:
         for batch in trace.batches(self.table, from_position=from_position):
@@ -76,8 +99,10 @@ class ThickComparison:
 
     def compare(self, columns: Mapping[str, Any], count: int) -> tuple[Row | None, Row | None] | None:
         """The next `count` recorded rows against captured columns: None, or the first (recorded, replayed) that differ."""
-        captured = arrow.batch_from_columns(self.table, columns, count)
-        at = 0
+        captured, at = arrow.batch_from_columns(self.table, columns, count, borrow=True), 0
+        if self._window is not None:
+            captured = clipped(captured, *self._window)
+            count = captured.num_rows
         while at < count:
             available = self._available()
             if not available:

@@ -113,6 +113,12 @@ class TraceWriter:
             raise
         self._hand_over(partial(self._storage.add_columns, table, columns, count, is_lent=release is not None), weight, release)
 
+    def extend_batch(self, table: str, batch: Any) -> None:
+        """Many rows as a pyarrow RecordBatch of the table's schema, perhaps with an older minor version's dictionaries. Errors: DiskError."""
+        if self._rows:
+            self._hand_over_rows()
+        self._hand_over(partial(self._storage.add_batch, table, batch), batch.nbytes)
+
     def add_checkpoint(
         self, position: int, sequence: int, vtime_ns: int, state: Mapping[str, Any], changes: Iterable[tuple[int, Page]]
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tracekit.formats.captures import highest_level
 from tracekit.formats.errors import TraceDamaged
 from tracekit.formats.reader import Trace
 from tracekit.machine.board import Board, BoardConfig
@@ -19,7 +20,7 @@ class RecordedMachine:
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        self.recorded_capture = str(trace.manifest.get("scenario", {}).get("capture", "thin"))
+        self.recorded_capture = highest_level(trace.manifest)
         try:
             self._machine = trace.manifest["machine"]
             self._segments = [(int(one["ipa"]), str(one["image"])) for one in self._machine["segments"]]

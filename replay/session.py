@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tracekit.formats.captures import WHOLE_AT, is_whole, whole_stretch
 from tracekit.formats.errors import TraceDamaged
 from tracekit.formats.reader import Trace
 from tracekit.formats.thick import ThickComparison
@@ -29,7 +30,6 @@ NEVER = 1 << 62
 CPU_ON = (0x8400_0003, 0xC400_0003)
 PROGRESS_EVERY = 20_000_000  # instructions
 _STUCK_ENDS = frozenset({"lockup", "engine_error"})
-_CAPTURED_AT = {"memory_writes": ("writes", "full"), "memory_reads": ("full",), "blocks": ("full",)}
 
 
 class Replay:
@@ -64,9 +64,8 @@ class Replay:
         self._events = EventStream(trace)
         self._difference = Difference(self._events, self._standing, bool(self.warnings))
         capture = self.options.capture or self.machine.recorded_capture
-        self._compared = [
-            name for name, levels in _CAPTURED_AT.items() if capture in levels and self.machine.recorded_capture in levels
-        ]
+        stretches = {name: whole_stretch(manifest, name) for name, levels in WHOLE_AT.items() if capture in levels}
+        self._compared = {name: one for name, one in stretches.items() if one is not None or is_whole(manifest, name)}
         self._comparison = Comparison(self._events, self._difference, writer, bool(manifest.get("recovered")))
         self._decisions = Decisions(trace.path, self.machine, self._events, self._standing, self._difference)
         self.end_position = int(manifest["end"]["position"])
@@ -115,7 +114,7 @@ class Replay:
 
     def _begin(self, point: Point) -> None:
         position = point.machine.position
-        self._comparison.begin({name: ThickComparison(self._trace, name, position) for name in self._compared})
+        self._comparison.begin({name: ThickComparison(self._trace, name, position, one) for name, one in self._compared.items()})
         if self._meets is not None:
             self._meets.begin(self.board, point.index + 1)
 

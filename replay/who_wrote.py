@@ -71,7 +71,7 @@ class Answer:
     replayed: tuple[tuple[int, int], ...]
 
 
-# Gives the newest wanted rows of `memory_writes` among those at positions [from, to) of a trace, the newest first.
+# Gives the newest wanted rows of `memory_writes` that only a capture of all writes has, of positions [from, to) of a trace, the newest first.
 Replayer = Callable[[Trace, int, int, Wanted], list[tuple[Any, ...]]]
 
 
@@ -112,6 +112,10 @@ def who_wrote(
     end = min(_AFTER_ALL if before is None else before, int(trace.manifest["end"]["position"]) + 1)
     replayed: list[tuple[int, int]] = []
 
+    def recorded(begin: int, stop: int) -> Iterator[tuple[Place, Write]]:
+        for number, row in writes_backwards(trace, ipa, ipa + size, before=stop, from_position=begin):
+            yield (row[0], row[1]), _write(row, number, _dump(trace, TABLE, row[0]))
+
     def again(begin: int, stop: int) -> Iterator[tuple[Place, Write]]:
         tell(f"{trace.path} holds not all writes from position {begin:,} to {stop:,}: replaying them")
         replayed.append((begin, stop))
@@ -123,10 +127,9 @@ def who_wrote(
     def newest_first() -> Iterator[tuple[Place, Write]]:
         for begin, stop, has_columns in _stretches(trace, ipa, ipa + size, end):
             if has_columns:
-                for number, row in writes_backwards(trace, ipa, ipa + size, before=stop, from_position=begin):
-                    yield (row[0], row[1]), _write(row, number, _dump(trace, TABLE, row[0]))
+                yield from recorded(begin, stop)
             else:
-                yield from again(begin, stop)
+                yield from merge(again(begin, stop), recorded(begin, stop), key=itemgetter(0), reverse=True)
 
     tally, writes = Tally(wanted), []
     every = merge(newest_first(), _set_anew(trace, ipa, end), key=itemgetter(0), reverse=True)

@@ -88,8 +88,8 @@ def query(words: tuple[str, ...], kind: str | None, output: Path | None, force: 
     where the query says ORDER BY. Bytes are hexadecimal text in csv and json. Exit code 0, or 2 where the query is wrong.
     """
     from tracekit.analyzers.query import collected, table_lines
+    from tracekit.formats.captures import WHOLE_AT
     from tracekit.workbench.many import open_many, paths_of
-    from tracekit.workbench.tables import WHOLE_AT
     from tracekit.workbench.trace import open as open_one
 
     *runs, text = words

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import shlex
 import warnings
 from abc import ABC, abstractmethod
 from typing import Any
 
 from tracekit.analyzers.frames import DataFrame, LazyFrame
 from tracekit.analyzers.query import collected
+from tracekit.formats.captures import WHOLE_AT, thin_note
 from tracekit.formats.tables import TABLES
 from tracekit.workbench.card import Card
-
-# The capture levels at which a table holds everything that its name says.
-WHOLE_AT = {"memory_writes": ("writes", "full"), "memory_reads": ("full",), "blocks": ("full",)}
 
 
 class ThinTraceWarning(UserWarning):
@@ -130,10 +127,7 @@ class Tables(ABC):
         if thin is None:
             return None
         path, level = thin
-        wanted = WHOLE_AT[name][0]
-        kept = "nothing" if name == "blocks" else "host accesses, stolen-time structures and watched ranges only"
-        target = shlex.quote(path.removesuffix(".tkt") + f".{wanted}.tkt")
-        return f"{path} was captured {level}: {name} holds {kept}; `tracekit replay {shlex.quote(path)} --capture {wanted} -o {target}` makes a trace with the rest"
+        return thin_note(path, level, name)
 
     def _warn(self, name: str, level: int) -> None:
         """Once for each table; level: how many calls above the user's line is."""

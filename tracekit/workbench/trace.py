@@ -15,12 +15,13 @@ from tracekit.analyzers.invariants import invariants
 from tracekit.analyzers.runtime import Runtime, runtime
 from tracekit.analyzers.steal import per_vcpu, publications, reads
 from tracekit.analyzers.timeline import intervals
+from tracekit.formats.captures import is_whole, told
 from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import TABLES
 from tracekit.formats.units import format_bytes, format_ns, parse_duration_ns
 from tracekit.workbench.card import Card
-from tracekit.workbench.tables import WHOLE_AT, Tables
+from tracekit.workbench.tables import Tables
 
 VERIFY = ("read", "all", "none")
 
@@ -173,7 +174,7 @@ def facts(manifest: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     out = [
         ("guest", f"{run['guest'] or 'not named'}, {run['vcpus']} vCPU(s)"),
         ("host", host),
-        ("capture", f"{run['capture'] or 'thin'}, seed {run['seed'] or 0}"),
+        ("capture", f"{told(manifest)}, seed {run['seed'] or 0}"),
         ("end", f"{str(run['reason']).replace('_', ' ')} after {run['position']:,} instructions, {format_ns(run['vtime_ns'])}"),
     ]
     if manifest.get("recovered"):
@@ -187,6 +188,4 @@ def _neighbours(manifest: dict[str, Any]) -> int:
 
 def thin(path: Path, manifest: dict[str, Any], table: str) -> tuple[str, str] | None:
     """Path and capture level, where the run was captured thinner than a table needs."""
-    scenario = manifest.get("scenario")
-    level = str(scenario.get("capture", "thin")) if isinstance(scenario, dict) else "thin"
-    return None if level in WHOLE_AT[table] else (str(path), level)
+    return None if is_whole(manifest, table) else (str(path), told(manifest))
