@@ -7,6 +7,7 @@ this floor up into a wing.
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import os
 import sys
@@ -82,6 +83,7 @@ def group() -> None:
 
 def main() -> None:
     """Run the group. A TracekitError becomes one line and its exit code; nothing else but a finding exits with 1."""
+    gc.set_threshold(50_000, 20, 20)  # imports and runs make much that lives long and few cycles
     try:
         code = group(standalone_mode=False, prog_name="tracekit")
         sys.stdout.flush()

@@ -14,7 +14,7 @@ from tracekit.machine.devicetree import DeviceTreeConfig, build
 from tracekit.machine.gic import SPURIOUS, Gic
 from tracekit.machine.loader import GuestFiles, load
 from tracekit.machine.map import RAM_BASE
-from tracekit.machine.pl011 import Pl011
+from tracekit.machine.pl011 import FR, Pl011
 
 CTLR, ISENABLER, IPRIORITYR, ITARGETSR, SGIR = 0x000, 0x100, 0x400, 0x800, 0xF00
 IAR, EOIR, PMR = 0x0C, 0x10, 0x04
@@ -129,21 +129,30 @@ def test_no_guest_breaks_it(operations: list[tuple[str, int, int, int, int]]) ->
 
 def test_uart() -> None:
     """Bytes out at once; bytes in one by one, in order, none lost, with an interrupt while some wait."""
-    sent, lines = bytearray(), []
-    uart = Pl011(sent.append, lines.append)
+    sent, lines, flags = bytearray(), [], []
+    uart = Pl011(sent.append, lines.append, flags.append)
     for byte in b"out":
         uart.write(0, 4, byte)
     assert sent == b"out"
     uart.write(0x38, 4, 0x50)
     uart.receive(b"a longer line than the FIFO is deep")
     got = bytearray()
-    while not uart.read(0x18, 4) & 0x10:
+    while not uart.read(FR, 4) & 0x10:
+        assert flags[-1] == uart.read(FR, 4)
         got.append(uart.read(0, 4))
+    assert flags[-1] == uart.read(FR, 4) == 0x90
+    uart.receive(b"12")
+    assert flags[-1] == uart.read(FR, 4) == 0xC0
+    uart.write(0x2C, 4, 0x10)
+    assert flags[-1] == uart.read(FR, 4) == 0x80
+    uart.read(0, 4), uart.read(0, 4)
     assert got == b"a longer line than the FIFO is deep"
-    assert lines == [True, False]
+    assert lines == [True, False, True, False]
     assert [uart.read(0xFE0 + 4 * i, 4) for i in range(8)] == [0x11, 0x10, 0x34, 0, 0x0D, 0xF0, 5, 0xB1]
-    again = Pl011(sent.append, lines.append)
+    uart.receive(b"left")
+    again = Pl011(sent.append, lines.append, flags.append)
     again.restore(uart.save())
+    assert flags[-1] == again.read(FR, 4) == 0x80
     assert again.digest_bytes() == uart.digest_bytes()
 
 

@@ -33,7 +33,7 @@ from tracekit.machine.map import (
     UART_SIZE,
 )
 from tracekit.machine.memory import GuestFault, Page, PhysicalMemory
-from tracekit.machine.pl011 import Pl011
+from tracekit.machine.pl011 import FR, Pl011
 from tracekit.machine.probe import settled
 from tracekit.machine.registers import Registers
 from tracekit.machine.state import MachineState, TimerState, VcpuState
@@ -86,7 +86,8 @@ class Board:
         self._state.ns_numerator, self._state.ns_denominator = config.ns_numerator, config.ns_denominator
         self.memory = PhysicalMemory(self.engine.ram, PVTIME_BASE, PVTIME_SIZE)
         self.gic = Gic(config.vcpu_count, self._observe_interrupt, self._send_sgi)
-        self.uart = Pl011(self._transmit, self._uart_level)
+        self._state.plain_ipa, self._state.exit_cost_ns = UART_BASE + FR, config.exit_cost_ns
+        self.uart = Pl011(self._transmit, self._uart_level, self._uart_flags)
         self.console = ConsoleLine(lambda row: self._sink.row("console", row))
         self.local_ns = [0] * config.vcpu_count  # local time of each vCPU when it last ran
         self._remainder = [0] * config.vcpu_count
@@ -96,9 +97,9 @@ class Board:
             self._aim(number, 0)
         self._moment: tuple[int, int] | None = None  # (position, ns) of the event being told, if not "now"
         self._devices = (
+            (UART_BASE, UART_SIZE, self._uart_read, self._uart_write),
             (GICD_BASE, GICD_SIZE, self._gicd_read, self._gicd_write),
             (GICC_BASE, GICC_SIZE, self._gicc_read, self._gicc_write),
-            (UART_BASE, UART_SIZE, self._uart_read, self._uart_write),
         )
         for base, size, _, _ in self._devices:
             self.engine.map_device(base, size)
@@ -261,6 +262,9 @@ class Board:
         head, index = self.console.add(byte)
         self._sink.console_byte(head, index, byte)
         self.console.close_if_full()
+
+    def _uart_flags(self, value: int) -> None:
+        self._state.plain_value = value  # a load of FR is answered without asking here
 
     def _uart_level(self, asserted: bool) -> None:
         self.gic.set_level(UART_INTID, asserted, None)

@@ -366,7 +366,7 @@ class Engine:
 
     def event_ns(self) -> int:
         """Local time of the event being told, inside a callback."""
-        return int(self._lib.tk_event_ns(self._handle))
+        return int(self.state.event_ns)
 
     def run(self, limit_position: int, horizon_ns: int) -> StopReason:
         """Run the loaded vCPU until the position, the time, or until something happens.

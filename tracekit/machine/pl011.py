@@ -9,6 +9,7 @@ from dataclasses import dataclass
 _IDS = (0x11, 0x10, 0x34, 0x00, 0x0D, 0xF0, 0x05, 0xB1)
 _RX, _TX, _RX_TIMEOUT = 1 << 4, 1 << 5, 1 << 6
 _FIFO_DEPTH = 16
+FR = 0x18  # the flags: the one register that guests poll
 _PLAIN = {0x20: "ilpr", 0x24: "ibrd", 0x28: "fbrd", 0x2C: "lcrh", 0x30: "cr", 0x34: "ifls", 0x48: "dmacr"}
 REGISTER_MASKS = {"ilpr": 0xFF, "ibrd": 0xFFFF, "fbrd": 0x3F, "lcrh": 0xFF, "cr": 0xFFFF, "ifls": 0x3F, "dmacr": 0x7}
 
@@ -26,24 +27,33 @@ class Pl011State:
 class Pl011:
     """A UART whose transmitter is always ready and whose receiver reads a tape.
 
-    out(byte) gets each transmitted byte; level(asserted) its interrupt line. Received bytes beyond the FIFO wait in order.
+    out(byte) gets each transmitted byte; level(asserted) its interrupt line; flags(value) what FR reads as from now on. Received bytes
+    beyond the FIFO wait in order.
     """
 
-    def __init__(self, out: Callable[[int], None], level: Callable[[bool], None]) -> None:
+    def __init__(self, out: Callable[[int], None], level: Callable[[bool], None], flags: Callable[[int], None]) -> None:
         self._out = out
         self._level = level
+        self._flags = flags
         self._registers = dict.fromkeys(_PLAIN.values(), 0)
         self._registers["cr"], self._registers["ifls"] = 0x300, 0x12
         self._mask = self._raw = 0
         self._line = False
         self._waiting = bytearray()
+        self._tell_flags()
+
+    def _fr(self) -> int:
+        depth = _FIFO_DEPTH if self._registers["lcrh"] & 0x10 else 1
+        return 0x80 | (0x40 if len(self._waiting) >= depth else 0) | (0 if self._waiting else 0x10)
+
+    def _tell_flags(self) -> None:
+        self._flags(self._fr())
 
     def read(self, offset: int, size: int) -> int:
         """A load; DR takes a byte from the receive FIFO."""
-        if offset == 0x18:  # FR
-            depth = _FIFO_DEPTH if self._registers["lcrh"] & 0x10 else 1
-            return 0x80 | (0x40 if len(self._waiting) >= depth else 0) | (0 if self._waiting else 0x10)
         match offset:
+            case 0x18:
+                return self._fr()
             case 0x00:
                 return self._take()
             case 0x38:
@@ -70,6 +80,7 @@ class Pl011:
         elif offset in _PLAIN:
             name = _PLAIN[offset]
             self._registers[name] = value & REGISTER_MASKS[name]
+            self._tell_flags()
         self._update()
 
     def receive(self, data: bytes) -> None:
@@ -77,12 +88,14 @@ class Pl011:
         self._waiting += data
         if self._waiting:
             self._raw |= _RX | _RX_TIMEOUT
+        self._tell_flags()
         self._update()
 
     def _take(self) -> int:
         byte = self._waiting.pop(0) if self._waiting else 0
         if not self._waiting:
             self._raw &= ~(_RX | _RX_TIMEOUT)
+        self._tell_flags()
         self._update()
         return byte
 
@@ -101,6 +114,7 @@ class Pl011:
         self._registers = dict(zip(_PLAIN.values(), state.registers, strict=True))
         self._mask, self._raw, self._waiting = state.mask, state.raw, bytearray(state.waiting)
         self._line = bool(self._raw & self._mask)
+        self._tell_flags()
 
     def digest_bytes(self) -> bytes:
         """Little-endian u32: ILPR, IBRD, FBRD, LCRH, CR, IFLS, DMACR, IMSC, RIS, count of waiting bytes; then those bytes."""

@@ -51,7 +51,7 @@ static void row(Engine *e, int table, uint64_t position, uint64_t vtime, uint64_
 static void access_row(Engine *e, int table, uint64_t pc, uint64_t pa, unsigned size, uint64_t value) {
   uint64_t position = tk_position_at(e, pc);
   if (is_watched(e, pa, size)) {
-    e->s.event_pc = pc, e->s.event_position = position;
+    e->s.event_pc = pc, e->s.event_position = position, e->s.event_ns = tk_ns_at(e, position);
     e->call.watched(table == TK_WRITES, pa, size, value);
   } else if (table == TK_WRITES ? e->s.captures_writes : e->s.captures_reads)
     row(e, table, position, tk_ns_at(e, position), pa, size, value, pc);

@@ -37,5 +37,4 @@ bool tk_timer_is_due(const Engine *e) {
   }
   return false;
 }
-TK_EXPORT uint64_t tk_event_ns(Engine *e) { return tk_ns_at(e, e->s.event_position); }
 TK_EXPORT uint64_t tk_now_ns(Engine *e) { return tk_ns_at(e, e->s.position); }

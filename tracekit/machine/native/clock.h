@@ -17,5 +17,9 @@ static inline void tk_note_event(Engine *e, uint64_t pc) {
   e->s.event_pc = pc;
   e->s.event_position = tk_position_at(e, pc);
 }
+static inline void tk_note_event_and_time(Engine *e, uint64_t pc) {
+  tk_note_event(e, pc);
+  e->s.event_ns = tk_ns_at(e, e->s.event_position);
+}
 
 #endif

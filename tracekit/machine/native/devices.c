@@ -9,7 +9,7 @@
 static bool hook_device(uc_engine *uc, int type, uint64_t pa, int size, int64_t value, void *user) {
   (void)uc;
   Engine *e = user;
-  tk_note_event(e, tk_pc(e));
+  tk_note_event_and_time(e, tk_pc(e));
   if (type == e->id.mem_write_prot) {
     if (e->mmio_bytes_left && size == 1) { /* the engine repeats an unaligned store byte by byte */
       e->mmio_bytes_left--;
@@ -20,7 +20,11 @@ static bool hook_device(uc_engine *uc, int type, uint64_t pa, int size, int64_t 
   } else {
     e->mmio_bytes_left = 0;
     e->mmio_base = pa;
-    e->mmio_value = e->call.mmio_read(pa, (uint32_t)size);
+    if (pa != e->s.plain_ipa || !pa) e->mmio_value = e->call.mmio_read(pa, (uint32_t)size);
+    else {
+      e->mmio_value = e->s.plain_value;
+      if (e->s.exit_cost_ns) e->s.clock_ns += e->s.exit_cost_ns, tk_plan(e);
+    }
   }
   return true;
 }

@@ -107,6 +107,7 @@ typedef struct {
   uint64_t position;        /* instructions retired, all vCPUs; exact between runs */
   uint64_t event_position;  /* inside a callback: position of the instruction that caused it */
   uint64_t event_pc;        /* and its address */
+  uint64_t event_ns;        /* and its local time; only where Python is called for it */
   uint64_t sequence_position, thick_position;
   uint32_t sequence_next, thick_next;
   /* --- limits of the present run -------------------------------------------------------------------------------------- */
@@ -122,6 +123,7 @@ typedef struct {
   uint32_t leaves_out_checks; /* wanted before tk_install, so it is after it; see noexit.c */
   uint64_t ram_base, ram_size;
   uint64_t watch_count, watch_begin[16], watch_end[16];
+  uint64_t plain_ipa, plain_value, exit_cost_ns; /* a device register that guests poll: what a load of it gives; ipa 0: none */
   /* --- why the last run stopped ------------------------------------------------------------------------------------------ */
   uint32_t hypercall_is_smc, hypercall_immediate;
   int32_t engine_error;

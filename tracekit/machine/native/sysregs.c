@@ -62,7 +62,7 @@ uint32_t tk_hook_msr(uc_engine *uc, int reg, const CpReg *r, void *user) {
   Engine *e = user;
   e->code_is_stale = true; /* it may be a register of the MMU */
   if (!is_timer(r) || r->crm == 0 || r->op2 > 2 || el0_may_not(e, r->crm)) return 0;
-  tk_note_event(e, tk_pc(e));
+  tk_note_event_and_time(e, tk_pc(e));
   uint32_t which = r->crm == 3 ? 0 : 1;
   Timer *t = &e->s.timer[e->s.vcpu][which];
   uint64_t now = counter_ns(e) >> 4;
