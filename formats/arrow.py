@@ -15,6 +15,7 @@ from tracekit.formats.tables import DICTIONARIES, TABLES, Column
 
 MAGIC = b"ARROW1\0\0"
 _FEW = 16_384
+THICK = frozenset({"memory_writes", "memory_reads", "blocks"})  # tables that may grow by millions of rows a second
 Row = tuple[Any, ...]
 _TYPES: dict[str, Any] = {
     "u8": pa.uint8(),
@@ -45,9 +46,10 @@ def _codes(name: str) -> dict[str, int]:
     return {text: code for code, text in enumerate(DICTIONARIES[name])}
 
 
-def options() -> Any:
-    """How batches are written: zstd level 1."""
-    return pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1))
+@cache
+def options(*, in_parallel: bool = False) -> Any:
+    """How batches are written: zstd level 1, columns perhaps in parallel. The bytes are the same."""
+    return pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1), use_threads=in_parallel)
 
 
 def _column(column: Column, values: Sequence[Any]) -> Any:
@@ -184,9 +186,10 @@ def rows_of(batch: Any) -> Iterator[Row]:
 class ArrowFile:
     """An Arrow IPC file that grows batch by batch; every batch's byte range is known."""
 
-    def __init__(self, path: str, table: str) -> None:
+    def __init__(self, path: str, table: str, *, compressed: bool = True) -> None:
         self._sink = pa.OSFile(path, "wb")
-        self._writer = pa.ipc.new_file(self._sink, schema(table), options=options())
+        how = options(in_parallel=table in THICK) if compressed else pa.ipc.IpcWriteOptions(use_threads=False)
+        self._writer = pa.ipc.new_file(self._sink, schema(table), options=how)
         self._writer.write_batch(batch_from_rows(table, ()))  # brings the dictionaries into the prelude
         self.length: int = self._sink.tell()
         self.prelude_length = self.length

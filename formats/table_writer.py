@@ -22,10 +22,10 @@ _PIECES_MAX = 64  # each costs some KB, however few rows it has
 class _HashedFile:
     """An Arrow file whose bytes are hashed as they come; each is read back once, while the system still holds it in memory."""
 
-    def __init__(self, path: Path, table: str) -> None:
+    def __init__(self, path: Path, table: str, *, compressed: bool = True) -> None:
         self.path = path
         self._table = table
-        self._file = ArrowFile(str(path), table)
+        self._file = ArrowFile(str(path), table, compressed=compressed)
         self._back = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         self._whole = hashlib.sha256()
         self._hashed = 0
@@ -120,7 +120,8 @@ class TableWriter:
         rest = []
         if unsaved := self._pieces[self._saved :]:
             if self._rest is None:
-                self._rest = _HashedFile(self.path.with_name(self.path.name + REST_SUFFIX), self.table)
+                rest_path = self.path.with_name(self.path.name + REST_SUFFIX)
+                self._rest = _HashedFile(rest_path, self.table, compressed=False)  # it is not kept
             rest.append(self._rest.write(arrow.joined(self.table, unsaved)))
             if len(self._pieces) > _PIECES_MAX:
                 self._pieces = [arrow.joined(self.table, self._pieces)]
