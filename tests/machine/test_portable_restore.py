@@ -12,10 +12,13 @@ import pytest
 from a64 import HVC, NOP, assemble, cbnz, movk, movz, sub
 from machines import running
 from marks import check, record_marks, spread
-from support import busy_host, rows, scenario
+from support import busy_host, replayed, rows, scenario
 
+from tracekit.formats.reader import Trace
+from tracekit.formats.verify import verify
 from tracekit.machine.further import FURTHER
 from tracekit.machine.portable import decode, encode
+from tracekit.recorder.record import record
 from tracekit.recorder.scenario import Scenario
 
 SVE_ROUNDS = 3_000
@@ -139,3 +142,24 @@ def test_hardware_breakpoints_are_told() -> None:
         assert board.portable_gap() is None
         board.engine._write_system(0, 0, 2, 0, 5, 1)
         assert "dbgbcr0_el1" in str(board.portable_gap())
+
+
+def test_checkpoints_that_nobody_could_go_on_from_are_left_out(tmp_path: Path) -> None:
+    """The manifest says where and why; once the breakpoint is off again there are some."""
+    code = assemble(
+        movz(0, 1), 0xD51000A0, movz(11, 40_000), "on", sub(11, 11, 1), cbnz(11, "on"),  # MSR DBGBCR0_EL1, X0
+        movz(0, 0), 0xD51000A0, movz(11, 40_000), "off", sub(11, 11, 1), cbnz(11, "off"),
+        movz(0, 0x8400, 16), movk(0, 8), HVC,
+    )  # fmt: skip
+    image, path = tmp_path / "breakpoint.bin", tmp_path / "a.tkt"
+    image.write_bytes(code)
+    record(Scenario(str(image), guest_format="flat", ram=16 << 20, ns_per_instruction=(999, 1), checkpoint_every=1), path)
+    trace = Trace.open(path)
+    left_out = trace.manifest["checkpoints_left_out"]
+    entries = trace.checkpoints().entries
+
+    assert "hardware breakpoint (dbgbcr0_el1)" in left_out["reason"]
+    assert 0 < left_out["position"] < 80_000 < entries[0].position
+    assert verify(path) == []
+    result = replayed(path)
+    assert result.is_identical, str(result.divergence)

@@ -17,7 +17,7 @@ from tracekit.machine.capture import CaptureBuffers
 from tracekit.machine.console import ConsoleLine
 from tracekit.machine.engine import Engine, EngineConfig, StopReason
 from tracekit.machine.events import Director, HypercallEvent, Sink
-from tracekit.machine.further import BREAKPOINTS, Portable
+from tracekit.machine.further import Portable
 from tracekit.machine.gic import Gic
 from tracekit.machine.map import (
     GICC_BASE,
@@ -34,6 +34,7 @@ from tracekit.machine.map import (
 )
 from tracekit.machine.memory import GuestFault, Page, PhysicalMemory
 from tracekit.machine.pl011 import FR, Pl011
+from tracekit.machine.portable import enabled_breakpoint
 from tracekit.machine.probe import settled
 from tracekit.machine.registers import Registers
 from tracekit.machine.state import MachineState, TimerState, VcpuState
@@ -497,14 +498,10 @@ class Board:
     def portable_gap(self) -> str | None:
         """What save_portable() would not hold, in words; None where it is the whole machine. Ask at a mark."""
         for vcpu in range(self.config.vcpu_count):
-            further = self.engine.portable(vcpu).further
-            enabled = [name for name, value in further if name in BREAKPOINTS and value & 1]
-            if enabled:
-                return f"vCPU {vcpu} has a hardware breakpoint ({enabled[0]})"
             gap = self.engine.portable_gap(vcpu)
             if gap is not None:
                 return f"vCPU {vcpu} has state that no portable register holds (at byte {gap} of the engine's context)"
-        return None
+        return enabled_breakpoint(self.save_portable())
 
     def restore(self, saved: MachineState) -> None:
         """Become the saved machine; the engine's own contexts are used where they fit, the portable registers otherwise."""

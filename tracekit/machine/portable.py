@@ -78,6 +78,15 @@ def _encode_vcpu(vcpu: VcpuState) -> dict[str, Any]:
     }
 
 
+def enabled_breakpoint(state: MachineState) -> str | None:
+    """In words, a hardware breakpoint that is on: the engine keeps more behind it than registers, so decode() takes none."""
+    for number, vcpu in enumerate(state.vcpus):
+        for name, value in vcpu.further:
+            if name in BREAKPOINTS and value & 1:
+                return f"vCPU {number} has a hardware breakpoint ({name})"
+    return None
+
+
 # --- reading ------------------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from tracekit.formats.manifest import CHECKPOINTS_MAX
 from tracekit.formats.writer import TraceWriter
 from tracekit.machine.board import Board
 from tracekit.machine.dirty import Changes, DirtyPages
-from tracekit.machine.portable import encode
+from tracekit.machine.portable import enabled_breakpoint, encode
 from tracekit.recorder.vmm import Sgi, Snapshot
 
 SPACING_MIN = 64_000_000  # instructions; half of it and a restore are less than 100 M of a Linux guest
@@ -72,6 +72,7 @@ class Checkpointer:
         self._changed: set[int] = set()  # pages that ever were
         self._spacing = Spacing(every)
         self._stored_snapshots = 0
+        self._has_left_out = False
 
     def at_mark(self, vtime_max_ns: int) -> None:
         """The `states` rows of a mark have just been told. Errors: DiskError."""
@@ -81,6 +82,10 @@ class Checkpointer:
             return
         snapshots = session.kept_snapshots()
         machine = board.save_portable()
+        gap = board.portable_gap() or next(filter(None, (enabled_breakpoint(one.state) for one in snapshots)), None)
+        if gap is not None:  # nobody could go on from it
+            self._leave_out(position, gap)
+            return
         if sum(len(one.uart.waiting) for one in (machine, *(kept.state for kept in snapshots))) > WAITING_BYTES_MAX:
             return
         state: dict[str, Any] = {
@@ -98,6 +103,12 @@ class Checkpointer:
         self._changed.update(changes.indices)
         self._spacing.taken(position, len(changes), len(self._changed) + self._loaded_pages)
         self._stored_snapshots = len(snapshots)
+
+    def _leave_out(self, position: int, reason: str) -> None:
+        """The manifest names the first that is missing and why. Errors: DiskError."""
+        if not self._has_left_out:
+            self._has_left_out = True
+            self._writer.set(checkpoints_left_out={"position": position, "reason": reason})
 
     def _pages(self, changes: Changes, new_snapshots: Sequence[Snapshot]) -> Iterator[tuple[int, Page]]:
         yield from changes
