@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-QUEUE_BYTES = 16 << 20
+QUEUE_BYTES = 12 << 20
 INLINE_BYTES = 1 << 20
 
 
