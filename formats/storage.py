@@ -12,7 +12,7 @@ from typing import Any
 
 import zstandard
 
-from tracekit.formats import arrow
+from tracekit.formats import arrow, image_cache
 from tracekit.formats import manifest as manifests
 from tracekit.formats.arrow import Row
 from tracekit.formats.checkpoint_writer import ChangedPages, CheckpointWriter
@@ -79,6 +79,29 @@ class Storage:
         """Keep initial guest memory under the SHA-256 of its content."""
         image.sha256 = hashlib.sha256(data).hexdigest()
         target = self._folder / IMAGES / f"{image.sha256}.zst"
+        cache = image_cache.default_folder()
+        found = image_cache.find(image.sha256, len(data), cache)
+        if found is None:
+            size, stored_sha256 = self._compress_image(target, data)
+            image_cache.keep(image.sha256, len(data), target, stored_sha256, cache)
+        else:
+            frame, stored_sha256 = found
+            size = len(frame)
+            with disk_errors(target), target.open("wb", buffering=0) as file:
+                _write_all(file, frame)
+        self._manifest["images"].append(
+            {
+                "role": role,
+                "name": name,
+                "sha256": image.sha256,
+                "size": len(data),
+                "stored": {"bytes": size, "sha256": stored_sha256},
+            }
+        )
+
+    @staticmethod
+    def _compress_image(target: Path, data: bytes) -> tuple[int, str]:
+        """Size and SHA-256 of the frame."""
         stored, stored_bytes = hashlib.sha256(), 0
         compressor = zstandard.ZstdCompressor(level=1).compressobj(size=len(data))
         view = memoryview(data)
@@ -90,15 +113,7 @@ class Storage:
                 stored.update(piece)
                 stored_bytes += len(piece)
                 _write_all(file, piece)
-        self._manifest["images"].append(
-            {
-                "role": role,
-                "name": name,
-                "sha256": image.sha256,
-                "size": len(data),
-                "stored": {"bytes": stored_bytes, "sha256": stored.hexdigest()},
-            }
-        )
+        return stored_bytes, stored.hexdigest()
 
     def describe(self, entries: Mapping[str, Any]) -> None:
         """Add entries to the manifest; a crash keeps them from now on."""
