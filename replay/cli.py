@@ -9,20 +9,39 @@ from typing import Any
 
 import click
 
-from tracekit.formats.errors import TraceVersionError
+from tracekit.formats.errors import InputError, TraceVersionError
 from tracekit.formats.progress import progress_for
 from tracekit.formats.reader import Trace
-from tracekit.formats.units import format_ns
+from tracekit.formats.units import format_ns, parse_count
 from tracekit.formats.writer import TraceWriter
 from tracekit.replay.divergence import Divergence, Event, Result
 from tracekit.replay.options import ReplayOptions
 from tracekit.replay.output import output_manifest, replay_to
-from tracekit.replay.session import Replay
+from tracekit.replay.verify import verify
+
+
+class Position(click.ParamType[int]):
+    """Instructions retired: 1000000, 1_000_000, 1M."""
+
+    name = "position"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Errors: InputError, usage."""
+        try:
+            return parse_count(str(value).replace("_", ""))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--to", "to_position", type=click.IntRange(min=0), help="Stop at this position (instructions).")
+@click.option(
+    "--from", "from_position", type=Position(), help="Begin at the last checkpoint at or before this position (instructions)."
+)
+@click.option("--to", "to_position", type=Position(), help="Stop at this position.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, help="Verify the stretches between checkpoints in so many processes."
+)
 @click.option("--capture", type=click.Choice(["thin", "writes", "full"]), help="What to capture (default: as recorded).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write what is captured as a new trace.")
 @click.option("--force", is_flag=True, help="Replace an existing OUTPUT once the new one is whole.")
@@ -37,23 +56,31 @@ from tracekit.replay.session import Replay
 @click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", help="auto: a bar on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def replay(
-    trace: Path, output: Path | None, force: bool, engine: str, page_size: str, progress: str, as_json: bool, **options: Any
+    trace: Path,
+    output: Path | None,
+    force: bool,
+    engine: str,
+    page_size: str,
+    progress: str,
+    as_json: bool,
+    jobs: int,
+    **options: Any,
 ) -> None:
     """Replay TRACE from its own content alone and compare everything that happens.
 
     Exit code 0: identical up to the recorded end. 1: it diverged; the first divergence is printed. 2: the trace is unusable.
     """
     chosen = ReplayOptions(mode=engine, page_size=int(page_size), **options)
-    opened = Trace.open(trace, verify="all")
-    if output is not None and chosen.to_position is not None:
-        raise click.UsageError("-o needs the whole run, without --to", click.get_current_context())
+    if output is not None and (chosen.to_position is not None or chosen.from_position is not None):
+        raise click.UsageError("-o needs the whole run, without --from and --to", click.get_current_context())
+    opened = Trace.open(trace, verify="lazy" if output is None else "all")
     with progress_for(progress, f"replaying {trace.name}", opened.manifest["end"]["position"]) as bar:
 
         def on_progress(position: int) -> None:
             bar.tell(position, 0)
 
         if output is None:
-            result = Replay(opened, chosen, on_progress=on_progress).run()
+            result = verify(opened, chosen, jobs=jobs, on_progress=on_progress, on_note=note)
         else:
             capture = chosen.capture or str(opened.manifest.get("scenario", {}).get("capture", "thin"))
             if "scenario" not in opened.manifest:
@@ -61,7 +88,7 @@ def replay(
             writer = TraceWriter(output, output_manifest(opened, capture), force=force)
             result = replay_to(opened, writer, chosen, on_progress)
     for warning in result.warnings:
-        click.echo(f"tracekit: {warning}", err=True)
+        note(warning)
     if as_json:
         click.echo(json.dumps(as_dict(result, opened)))
     else:
@@ -69,20 +96,27 @@ def replay(
     sys.exit(0 if result.is_identical else 1)
 
 
+def note(text: str) -> None:
+    """Something to know beside the verdict."""
+    click.echo(f"tracekit: {text}", err=True)
+
+
 def tell(result: Result, trace: Trace, path: Path) -> None:
     """The verdict for people."""
     recovered = trace.manifest.get("recovered")
     if result.is_identical:
+        since = f"from position {result.from_position:,} " if result.from_position else ""
         until = "to the recorded end" if result.is_whole else f"to position {result.position:,}, where it was asked to stop"
         click.echo(
-            f"{path}: identical {until}: {result.events:,} events, {result.position:,} instructions, {format_ns(result.vtime_ns)}"
+            f"{path}: identical {since}{until}: {result.events:,} events, {result.position:,} instructions, {format_ns(result.vtime_ns)}"
         )
         if recovered:
             click.echo(f"{path}: the trace was recovered; what came after position {result.position:,} is not in it")
         return
     assert result.divergence is not None
     divergence = result.divergence
-    click.echo(f"{path}: DIVERGED at position {divergence.position:,} ({format_ns(divergence.vtime_ns)})")
+    since = f", replaying from position {result.from_position:,}" if result.from_position else ""
+    click.echo(f"{path}: DIVERGED at position {divergence.position:,} ({format_ns(divergence.vtime_ns)}){since}")
     for line in explain(divergence):
         click.echo(f"  {line}")
 
@@ -123,6 +157,7 @@ def as_dict(result: Result, trace: Trace) -> dict[str, Any]:
     out: dict[str, Any] = {
         "trace": str(trace.path),
         "verdict": "identical" if result.is_identical else "diverged",
+        "from_position": result.from_position,
         "position": result.position,
         "vtime_ns": result.vtime_ns,
         "events": result.events,

@@ -9,9 +9,10 @@ from tracekit.formats.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """capture None: as recorded. to_position: stop there (instructions). mode, page_size (bytes), counting: of the engine.
+    """capture None: as recorded. to_position: stop there (instructions). from_position: begin at the last checkpoint at or before it.
+    mode, page_size (bytes), counting: of the engine.
 
-    Errors: InputError for a position below 0.
+    Errors: InputError for a position below 0, or an end before the beginning.
     """
 
     capture: str | None = None
@@ -19,7 +20,12 @@ class ReplayOptions:
     page_size: int = 4096
     counting: str = "block"
     to_position: int | None = None
+    from_position: int | None = None
 
     def __post_init__(self) -> None:
-        if self.to_position is not None and self.to_position < 0:
-            raise InputError(f"to_position = {self.to_position}: a position is 0 or more instructions")
+        for name in ("to_position", "from_position"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise InputError(f"{name} = {value}: a position is 0 or more instructions")
+        if self.to_position is not None and self.from_position is not None and self.from_position > self.to_position:
+            raise InputError(f"from_position = {self.from_position} lies behind to_position = {self.to_position}")

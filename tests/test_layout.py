@@ -54,7 +54,7 @@ GUARDED = {
         "tracekit.workbench.cli",
     ),
     "rich": ("tracekit.formats.progress", "tracekit.workbench.card"),
-    "time": (),
+    "time": ("tracekit.replay.timings",),  # processor time, which balances parallel work and decides nothing
     "datetime": (),
     "random": ("tracekit.host.policies", "tracekit.analyzers.statistics"),
     "secrets": (),

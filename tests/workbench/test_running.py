@@ -75,13 +75,17 @@ def test_replay(tmp_path: Path) -> None:
     result = tracekit.replay(t)
     assert result.is_identical and result.is_whole and result.position == t.manifest["end"]["position"]
     assert not tracekit.replay(t.path, to_position=100).is_whole
+    assert tracekit.replay(t, jobs=2) == tracekit.replay(t, from_position=50) == result
     thick = tmp_path / "thick.tkt"
     assert tracekit.replay(t.path, capture="writes", output=thick).is_identical
     assert tracekit.open(thick).manifest["scenario"]["capture"] == "writes"
     for options, message in (
         ({"capture": "some"}, "capture = 'some'"),
         ({"engine": "slow"}, "engine = 'slow'"),
-        ({"output": tmp_path / "x.tkt", "to_position": 3}, "without to_position"),
+        ({"output": tmp_path / "x.tkt", "to_position": 3}, "without from_position and without to_position"),
+        ({"from_position": 5, "to_position": 3}, "lies behind"),
+        ({"from_position": 1 << 40}, "the recording ends at"),
+        ({"jobs": 0}, "jobs = 0"),
     ):
         with pytest.raises(tracekit.InputError, match=message):
             tracekit.replay(t.path, **options)

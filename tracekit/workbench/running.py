@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tracekit.recorder.scenario import SECTIONS, Scenario, read_scenario, scenar
 from tracekit.replay.divergence import Result
 from tracekit.replay.options import ReplayOptions
 from tracekit.replay.output import output_manifest, replay_to
-from tracekit.replay.session import Replay
+from tracekit.replay.verify import verify
 from tracekit.workbench.demo import bundled_guest
 from tracekit.workbench.many import ManyView
 from tracekit.workbench.trace import TraceView
@@ -89,7 +90,10 @@ def _document(options: Mapping[str, Any]) -> dict[str, Any]:
 def replay(
     trace: str | Path | TraceView,
     *,
+    from_position: int | None = None,
     to_position: int | None = None,
+    jobs: int = 1,
+    executor: Executor | None = None,
     capture: str | None = None,
     output: str | Path | None = None,
     force: bool = False,
@@ -97,23 +101,21 @@ def replay(
 ) -> Result:
     """Replay a trace from its own content and compare everything that happens; `is_identical` says whether all of it agreed.
 
-    to_position: stop there. capture, output: write a new trace with what is captured on the way (thin, writes or full; default: as
-    recorded). engine: "fast", "exact" (only what Unicorn documents) or "safe" (every store checked for changed code). A divergence is the result's, not an exception.
+    from_position: begin at the last checkpoint at or before it. to_position: stop there. jobs: verify the stretches between checkpoints in
+    so many processes, or tasks of `executor`, which is left running; the result is the same. capture, output: write a new trace with
+    what is captured on the way (thin, writes or full; default: as recorded). engine: "fast", "exact" (only what Unicorn documents) or
+    "safe" (every store checked for changed code). A divergence is the result's, not an exception.
     Errors: TraceError where the trace cannot be used, InputError, DiskError, TraceExistsError.
     """
     _one_of("capture", capture, (None, "thin", "writes", "full"))
     _one_of("engine", engine, ("fast", "exact", "safe"))
-    if output is not None and to_position is not None:
-        raise InputError("output needs the whole run, without to_position")
-    opened = Trace.open(trace.place if isinstance(trace, TraceView) else trace, verify="all")
-    options = ReplayOptions(capture=capture, mode=engine, to_position=to_position)
+    if output is not None and (from_position is not None or to_position is not None):
+        raise InputError("output needs the whole run, without from_position and without to_position")
+    options = ReplayOptions(capture=capture, mode=engine, to_position=to_position, from_position=from_position)
+    opened = Trace.open(trace.place if isinstance(trace, TraceView) else trace, verify="lazy" if output is None else "all")
     try:
         if output is None:
-            session = Replay(opened, options)
-            try:
-                return session.run()
-            finally:
-                session.board.close()
+            return verify(opened, options, jobs=jobs, executor=executor)
         if "scenario" not in opened.manifest:
             raise TraceVersionError(f"{opened.path}: the manifest has no scenario; nothing can be written from it")
         level = capture or str(opened.manifest["scenario"].get("capture", "thin"))
