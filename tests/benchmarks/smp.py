@@ -1,9 +1,10 @@
-"""What further vCPUs cost: python tests/benchmarks/smp.py [--rounds 5] [--busy] [--curve 50us,200us,1ms] [--json].
+"""What further vCPUs cost: python tests/benchmarks/smp.py [--rounds 5] [--workload boot] [--curve 50us,200us,1ms] [--json].
 
-Debian's boot (with --busy its burners run for 2 s more, one on each vCPU all the time) is recorded on 1 vCPU, on 2 and 4 vCPUs that share
-one pCPU (slices of 3 ms), and on 2 and 4 that have one each. The figure is CPU time (user + sys) of the whole process for each guest
-instruction, against 1 vCPU: boards are run side by side in rounds, ratios are medians of the rounds' ratios. With --curve the boards
-with as many pCPUs are run for each quantum instead.
+Debian's boot is recorded on 1 vCPU, on 2 and 4 vCPUs that share one pCPU (slices of 3 ms), and on 2 and 4 that have one each. `boot` is the
+sample's: half a second of burners, one on each vCPU, at its end; `busy` has 2 s of them; `bare` none, so that most vCPUs sleep or wait for
+each other. The figure is CPU time (user + sys) of the whole process for each guest instruction, against 1 vCPU: boards are run side by side in
+rounds, ratios are medians of the rounds' ratios. With --curve the boards with as many pCPUs are run for each quantum instead; instructions
+beyond those of another quantum are what vCPUs spent waiting for each other.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from record_linux import SAMPLE, load, measure
 from tracekit.formats.reader import Trace
 
 BOARDS = ((1, 1), (2, 1), (4, 1), (2, 2), (4, 4))
+WORKLOADS = {"boot": "", "busy": "tracekit.readings=20 tracekit.interval=100", "bare": "tracekit.readings=0"}
 TARGETS = {1: 1.3, 2: 1.6, 4: 1.6}  # by number of pCPUs
 Job = tuple[int, int, str | None]  # vCPUs, pCPUs, quantum
 
@@ -48,7 +50,7 @@ def main() -> None:
     """Print the table, or JSON."""
     parser = argparse.ArgumentParser(description="What further vCPUs cost.")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--busy", action="store_true", help="2 s more with a burner on each vCPU")
+    parser.add_argument("--workload", choices=WORKLOADS, default="boot")
     parser.add_argument(
         "--boards", default=",".join(f"{vcpus}x{pcpus}" for vcpus, pcpus in BOARDS), help="vCPUs x pCPUs, with commas"
     )
@@ -74,8 +76,8 @@ def main() -> None:
                 ]  # fmt: skip
                 if quantum:
                     command += ["--quantum", quantum]
-                if arguments.busy:
-                    command += ["--append", "tracekit.readings=20 tracekit.interval=100"]
+                if WORKLOADS[arguments.workload]:
+                    command += ["--append", WORKLOADS[arguments.workload]]
                 cpu, _ = measure(command)
                 seconds[label(job)].append(cpu)
                 instructions[label(job)] = instructions_of(trace)
@@ -99,7 +101,9 @@ def main() -> None:
     }
     if arguments.json:
         print(
-            json.dumps({"rounds": arguments.rounds, "busy": arguments.busy, "cores": os.cpu_count(), "boards": result}, indent=1)
+            json.dumps(
+                {"rounds": arguments.rounds, "workload": arguments.workload, "cores": os.cpu_count(), "boards": result}, indent=1
+            )
         )
         return
     for name, one in result.items():

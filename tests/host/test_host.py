@@ -96,6 +96,15 @@ def test_two_pcpus_stay_within_the_quantum() -> None:
     assert abs(local[0] - local[1]) <= 100_000
 
 
+def test_no_quantum_for_whom_nobody_runs_beside() -> None:
+    """While the others sleep, a vCPU runs up to the next event, however far that is."""
+    config = HostConfig(pcpus=3, quantum_ns=100_000)
+    driver = play(config, [[("run", 10**9)], [("sleep", 30_000_000)], [("sleep", 30_000_000)]], 40_000_000)
+    alone = [enter for enter in driver.entered if enter.vcpu == 0 and enter.now_ns < 29_000_000]
+    assert len(alone) < 10
+    assert max(enter.horizon_ns - enter.now_ns for enter in alone) > 29_000_000
+
+
 def test_a_wake_lands_at_the_later_time() -> None:
     """A wake from a vCPU that is behind reaches a sleeper no earlier than it fell asleep."""
     rows: list[Transition] = []
