@@ -19,7 +19,7 @@ void tk_hint_translated(Engine *e, uint64_t pc, uint64_t size, const uint8_t *co
   uint32_t last; /* a hint ends its block */
   if (!e->s.eases_hints || e->tail_running) return;
   memcpy(&last, code + size - 4, 4);
-  if (last != YIELD && (last != WFE || e->s.finds_wfe)) return;
+  if (last != YIELD && last != WFE) return;
   e->hint_block = pc, e->hint_size = size;
   tk_look_before_blocks(e);
 }
