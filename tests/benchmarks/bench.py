@@ -43,7 +43,7 @@ class Bench:
         script = self.python.parent / "tracekit"
         if self.python.parent.is_relative_to(CACHE) and script.exists():
             return [str(script)]
-        return [str(self.python), "-m", "tracekit.cli"]
+        return [str(self.python), "-P", "-m", "tracekit.cli"]
 
     def words(self, *words: object) -> list[str]:
         """A tracekit command."""

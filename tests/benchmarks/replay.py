@@ -22,6 +22,7 @@ def run(bench: Bench) -> list[Result]:
     try:
         bench.needs("replay", "--jobs")
         commands["replay jobs"] = bench.words("replay", bench.trace("default"), "--jobs", JOBS)
+        commands["replay jobs first"] = ["env", "TRACEKIT_TIMINGS=", *commands["replay jobs"]]
     except NotAvailableError as error:
         missing["replay jobs"] = str(error)
     jobs: dict[str, Job] = {name: job(command) for name, command in commands.items()}
@@ -41,14 +42,18 @@ def run(bench: Bench) -> list[Result]:
             names=("replay plain", "record plain"),
         ),
     ]  # fmt: skip
-    for key, base in (("replay_jobs", "qemu replay"), ("replay_jobs_serial", "replay")):
+    for key, base, name in (
+        ("replay_jobs", "qemu replay", "replay jobs"),
+        ("replay_jobs_first", "qemu replay", "replay jobs first"),
+        ("replay_jobs_serial", "replay", "replay jobs"),
+    ):
         reason = missing.get("replay jobs") or missing.get(base)
         if reason:
             results.append(Result.missing(key, reason))
             continue
-        words = commands["replay jobs"]
-        values = ratios(used, base, "replay jobs", by="wall_s")
-        results.append(Result.of(key, values, words, used=used, names=(base, "replay jobs"), profiled=words))
+        words = commands[name]
+        values = ratios(used, base, name, by="wall_s")
+        results.append(Result.of(key, values, words, used=used, names=(base, name), profiled=words))
     return results
 
 

@@ -65,7 +65,7 @@ def shown(bench: Bench, words: Sequence[str]) -> str:
         ):
             word = word.replace(path, name)
         out.append(f'"{word}"' if " " in word or ";" in word else word)
-    told = " ".join(out).replace("python -m tracekit.cli", "tracekit").replace("FOLDER/initramfs.cpio", "INITRAMFS")
+    told = " ".join(out).replace("python -P -m tracekit.cli", "tracekit").replace("FOLDER/initramfs.cpio", "INITRAMFS")
     return told if len(told) < 400 else told[:400] + " ..."
 
 
@@ -152,6 +152,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     no_profile = "--no-profiles" if arguments.no_profiles else profiles.available()
     scratch = CACHE if arguments.python is None else None
     with tempfile.TemporaryDirectory(dir=scratch, prefix="run-") as folder:
+        os.environ["TRACEKIT_TIMINGS"] = str(Path(folder) / "timings")  # not the user's
         bench = Bench(python, Path(folder), arguments.rounds, arguments.quick, tell)
         return measured(bench, arguments.only or list(THEMES), no_profile)
 
