@@ -17,7 +17,7 @@ from itertools import accumulate, islice, pairwise
 from operator import lt
 from typing import Any
 
-from tracekit.formats.frames import deflate, inflate
+from tracekit.formats.frames import Inflater, deflate
 from tracekit.formats.manifest import canonical
 
 MAGIC = b"tkt-cp\x01\n"
@@ -197,7 +197,7 @@ def decode_state(raw: bytes) -> dict[str, Any]:
     return state
 
 
-def split_pages(stored: bytes, pages: int) -> list[bytes]:
+def split_pages(stored: bytes, pages: int, inflater: Inflater) -> list[bytes]:
     """The pages of a frame. Errors: ValueError."""
-    raw = inflate(stored, pages * PAGE_BYTES)
+    raw = inflater.content(stored, pages * PAGE_BYTES)
     return [raw[at : at + PAGE_BYTES] for at in range(0, len(raw), PAGE_BYTES)]

@@ -12,7 +12,7 @@ from typing import Any
 from tracekit.formats import checkpoint_file as layout
 from tracekit.formats.checkpoint_file import NO_PLACE, ZERO_DIGEST, Changes, Head
 from tracekit.formats.checkpoints import Entry, Page
-from tracekit.formats.frames import deflate
+from tracekit.formats.frames import Deflater
 from tracekit.formats.manifest import CHECKPOINTS_MAX, check_checkpoint, checkpoint_file
 from tracekit.formats.thinning import merged
 
@@ -128,6 +128,7 @@ class ChangedPages:
     def __init__(self) -> None:
         self._indices, self._places = array("I"), array("I")
         self._digests: list[bytes] = []
+        self._deflater = Deflater()
         self._frames: list[bytes] = []
         self._frame_pages = array("I")
         self._waiting: list[Page] = []
@@ -148,7 +149,7 @@ class ChangedPages:
         self._digests.append(digest)
 
     def _flush(self) -> None:
-        self._frames.append(deflate(b"".join(self._waiting)))
+        self._frames.append(self._deflater.frame(b"".join(self._waiting)))
         self._frame_pages.append(len(self._waiting))
         self._waiting.clear()
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tracekit.formats import checkpoint_file as layout
 from tracekit.formats.checkpoint_file import NO_PLACE, ZERO_DIGEST, ZERO_PAGE, Changes, Head
 from tracekit.formats.errors import TraceDamaged
-from tracekit.formats.frames import inflate
+from tracekit.formats.frames import Inflater, inflate
 from tracekit.formats.manifest import checkpoint_file
 
 if TYPE_CHECKING:
@@ -109,25 +109,30 @@ class Checkpoints:
             yield from self._read_pages(k, sorted(wanted[k]))
 
     def _read_pages(self, k: int, wanted: list[tuple[int, int, int]]) -> Iterator[tuple[int, bytes]]:
-        changes, head = self._changes_of(k), self._head(k)
-        offsets = changes.frame_offsets()
+        changes, inflater = self._changes_of(k), Inflater()
+        digests, offsets = changes.digests, changes.frame_offsets()
         frame, pages = -1, [ZERO_PAGE]
-        last, digest = -1, b""
+        last, page, digest = NO_PLACE, ZERO_PAGE, ZERO_DIGEST
         for place, row, index in wanted:
-            if place == NO_PLACE:
-                page, digest = ZERO_PAGE, ZERO_DIGEST
-            else:
-                with self._naming(k):
+            if place != last:
+                if place == NO_PLACE:
+                    page, digest = ZERO_PAGE, ZERO_DIGEST
+                else:
                     if place >> 4 != frame:
                         frame = place >> 4
-                        stored = self._read(k, head.frames_offset + offsets[frame], changes.frame_bytes[frame])
-                        pages = layout.split_pages(stored, changes.frame_pages[frame])
-                page = pages[place & 15]
-                if place != last:
-                    last, digest = place, hashlib.sha256(page).digest()
-            if digest != changes.digest(row):
+                        pages = self._frame(k, frame, offsets[frame], inflater)
+                    page = pages[place & 15]
+                    digest = hashlib.sha256(page).digest()
+                last = place
+            if digest != digests[row * layout.DIGEST_BYTES : (row + 1) * layout.DIGEST_BYTES]:
                 raise TraceDamaged(f"{self._where(k)}: page {index:#x} is not the one that its digest says")
             yield index, page
+
+    def _frame(self, k: int, frame: int, offset: int, inflater: Inflater) -> list[bytes]:
+        changes = self._changes_of(k)
+        with self._naming(k):
+            stored = self._read(k, self._head(k).frames_offset + offset, changes.frame_bytes[frame])
+            return layout.split_pages(stored, changes.frame_pages[frame], inflater)
 
     def check(self, k: int) -> None:
         """Everything in one file: its own hash, its form, the state's form, each page."""

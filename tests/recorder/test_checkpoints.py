@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support import busy_host, files_of, recorded, replayed, rows, scenario, tracekit
 
+import tracekit as tracekit_package
 from tracekit.formats import checkpoint_writer
 from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
@@ -143,6 +144,13 @@ def test_options_and_scenario_keys(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text('[capture]\ncheckpoints = false\ncheckpoint_every = "2G"\n')
     read = read_scenario(tmp_path / "s.toml")
     assert (read.checkpoints, read.checkpoint_every) == (False, 2_000 * M)
+
+
+def test_from_python(tmp_path: Path) -> None:
+    """tracekit.record takes them as its other options."""
+    taken = tracekit_package.record("accounting", tmp_path / "a.tkt", ram="16M", vcpus=2, checkpoint_every="9M")
+    left_out = tracekit_package.record("accounting", tmp_path / "b.tkt", ram="16M", vcpus=2, checkpoints=False)
+    assert positions(taken.path) and not positions(left_out.path)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ Runs = str | Path | TraceView | ManyView | Iterable[str | Path | TraceView]
 _KEYWORDS: dict[str, tuple[str, str]] = {
     **{key: (section, key) for section in ("guest", "time", "host", "hypervisor", "limits") for key in SECTIONS[section]},
     "capture": ("capture", "level"), "watch": ("capture", "watch"), "engine": ("engine", "mode"),
+    **{key: ("capture", key) for key in ("checkpoints", "checkpoint_every")},
 }  # fmt: skip
 
 
