@@ -9,14 +9,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tracekit.formats.captures import WHOLE_AT, Captured, level_of
+from tracekit.formats.captures import WHOLE_AT, Captured, captured_of, level_of
 from tracekit.formats.checkpoints import copy_checkpoints
 from tracekit.formats.errors import InputError, TraceVersionError
 from tracekit.formats.parts import Entries, PartWriter, RecordedRows, merged, part_batches
@@ -26,6 +26,7 @@ from tracekit.formats.writer import TraceWriter
 from tracekit.replay.divergence import Result
 from tracekit.replay.options import ReplayOptions
 from tracekit.replay.windows import Stretch, replay_stretch, stretches
+from tracekit.replay.workers import WorkerLost, workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +87,17 @@ class Plan:
         return levels is None or (self.base in levels and (not self.is_whole or self.level in levels))
 
 
-def plan_of(trace: Trace, level: str, from_position: int | None, to_position: int | None) -> Plan:
-    """Errors: InputError for a window in which nothing lies, or for which nothing is left to capture; TraceVersionError."""
+def plan_of(trace: Trace, level: str | None, from_position: int | None, to_position: int | None) -> Plan:
+    """level None: as recorded; with neither position, in the window that was captured.
+
+    Errors: InputError for a window in which nothing lies, or for which nothing is left to capture; TraceVersionError.
+    """
     if "scenario" not in trace.manifest:
         raise TraceVersionError(f"{trace.path}: the manifest has no scenario; nothing can be written from it")
+    window = captured_of(trace.manifest)
+    if level is None and window is not None and from_position is None and to_position is None:
+        level, from_position, to_position = window.level, window.from_position, window.to_position
+    level = level or level_of(trace.manifest)
     end = int(trace.manifest["end"]["position"])
     begin = from_position or 0
     stop = None if to_position is None or to_position > end else to_position
@@ -121,25 +129,26 @@ def capture(
     plan: Plan,
     options: ReplayOptions,
     *,
+    jobs: int = 1,
     executor: Executor | None = None,
-    ahead: int = 1,
     force: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> Result:
     """Replay what `plan` says and write the run with it as a new trace, which takes its name only if all of it was identical.
 
-    executor: where stretches are replayed (None: here, one after another), `ahead` of them at a time beyond the one that is merged.
+    jobs: processes, or tasks of the executor, that replay stretches side by side; parts that wait to be merged are as many at most.
     Gives the first divergence, or the whole window's result. Errors: TraceError, DiskError, TraceExistsError.
     """
-    with_level = replace(options, capture=plan.level, to_position=None)
+    with_level = replace(options, capture=plan.level, from_position=None, to_position=None)
     trace = Trace.open(path)
     try:
         writer = TraceWriter(output, manifest_of(trace, plan), force=force)
         try:
             folder = Path(tempfile.mkdtemp(prefix="parts-", dir=writer.partial))
             parts = stretches(trace, plan.from_position, plan.to_position, plan.level)
-            jobs = (Job(path.absolute(), with_level, one, plan.tables, _new(folder / str(n))) for n, one in enumerate(parts))
-            result = _merge(trace, writer, plan, _done(jobs, executor, ahead), on_progress)
+            todo = (Job(path.absolute(), with_level, one, plan.tables, _new(folder / str(n))) for n, one in enumerate(parts))
+            with closing(_done(todo, min(jobs, len(parts)), executor)) as done:
+                result = _merge(trace, writer, plan, done, on_progress)
             shutil.rmtree(folder)
             if result.is_identical:
                 for image in trace.manifest["images"]:
@@ -161,28 +170,37 @@ def _new(folder: Path) -> Path:
     return folder
 
 
-def _done(jobs: Iterator[Job], executor: Executor | None, ahead: int) -> Iterator[tuple[Job, Done]]:
-    """Every job with what came of it, in order."""
-    if executor is None:
-        for job in jobs:
+def _done(todo: Iterator[Job], jobs: int, executor: Executor | None) -> Generator[tuple[Job, Done]]:
+    """Every job with what came of it, in order. Errors: what a job raised; WorkerLost."""
+    if executor is None and jobs < 2:
+        for job in todo:
             yield job, capture_part(job)
         return
-    waiting: deque[tuple[Job, Future[Done]]] = deque()
-    try:
-        for job in jobs:
-            waiting.append((job, executor.submit(capture_part, job)))
-            if len(waiting) > ahead:
+    with workers(jobs, executor) as crew:
+        waiting: deque[tuple[Job, Future[Done]]] = deque()
+        is_over = False
+        try:
+            for job in todo:
+                waiting.append((job, crew.submit(capture_part, job)))
+                if len(waiting) > jobs:
+                    first, future = waiting.popleft()
+                    yield first, _answer(future)
+            while waiting:
                 first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:
-        for _, future in waiting:
-            future.cancel()
-        for _, future in waiting:  # nobody writes into the folder any more when this is over
-            with suppress(BaseException):
-                future.exception()
+                yield first, _answer(future)
+            is_over = True
+        finally:
+            if not is_over:
+                crew.abandon()
+            if executor is not None:  # its processes go on: nobody may write into the folder any more when this is over
+                wait([future for _, future in waiting])
+
+
+def _answer(future: Future[Done]) -> Done:
+    try:
+        return future.result()
+    except BrokenExecutor:
+        raise WorkerLost("a process that replayed a stretch has ended without an answer; try fewer --jobs") from None
 
 
 def _merge(

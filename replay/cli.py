@@ -9,14 +9,13 @@ from typing import Any
 
 import click
 
-from tracekit.formats.errors import InputError, TraceVersionError
+from tracekit.formats.errors import InputError
 from tracekit.formats.progress import progress_for
 from tracekit.formats.reader import Trace
 from tracekit.formats.units import format_ns, parse_count
-from tracekit.formats.writer import TraceWriter
+from tracekit.replay.capture import capture, plan_of
 from tracekit.replay.divergence import Divergence, Event, Result
 from tracekit.replay.options import ReplayOptions
-from tracekit.replay.output import output_manifest, replay_to
 from tracekit.replay.verify import verify
 
 
@@ -43,7 +42,12 @@ class Position(click.ParamType[int]):
     "--jobs", type=click.IntRange(min=1), default=1, help="Verify the stretches between checkpoints in so many processes."
 )
 @click.option("--capture", type=click.Choice(["thin", "writes", "full"]), help="What to capture (default: as recorded).")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write what is captured as a new trace.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the run with what is captured, between --from and --to, as a new trace.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing OUTPUT once the new one is whole.")
 @click.option(
     "--engine",
@@ -71,8 +75,6 @@ def replay(
     Exit code 0: identical up to the recorded end. 1: it diverged; the first divergence is printed. 2: the trace is unusable.
     """
     chosen = ReplayOptions(mode=engine, page_size=int(page_size), **options)
-    if output is not None and (chosen.to_position is not None or chosen.from_position is not None):
-        raise click.UsageError("-o needs the whole run, without --from and --to", click.get_current_context())
     opened = Trace.open(trace, verify="lazy" if output is None else "all")
     with progress_for(progress, f"replaying {trace.name}", opened.manifest["end"]["position"]) as bar:
 
@@ -82,11 +84,8 @@ def replay(
         if output is None:
             result = verify(opened, chosen, jobs=jobs, on_progress=on_progress, on_note=note)
         else:
-            capture = chosen.capture or str(opened.manifest.get("scenario", {}).get("capture", "thin"))
-            if "scenario" not in opened.manifest:
-                raise TraceVersionError(f"{trace}: the manifest has no scenario; nothing can be written from it")
-            writer = TraceWriter(output, output_manifest(opened, capture), force=force)
-            result = replay_to(opened, writer, chosen, on_progress)
+            plan = plan_of(opened, chosen.capture, chosen.from_position, chosen.to_position)
+            result = capture(trace, output, plan, chosen, jobs=jobs, force=force, on_progress=on_progress)
     for warning in result.warnings:
         note(warning)
     if as_json:

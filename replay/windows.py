@@ -12,7 +12,7 @@ from tracekit.formats.errors import TracekitError
 from tracekit.formats.history import captured_backwards
 from tracekit.formats.reader import Trace
 from tracekit.formats.thick import thin_rows
-from tracekit.replay.divergence import Result
+from tracekit.replay.divergence import Divergence, Result
 from tracekit.replay.options import ReplayOptions
 from tracekit.replay.rows import RowWriter
 from tracekit.replay.session import Replay
@@ -78,6 +78,13 @@ def replay_stretch(trace: Trace, stretch: Stretch, options: ReplayOptions, write
         session.board.close()
 
 
+def diverged(trace: Trace, divergence: Divergence) -> ReplayDiverged:
+    """What is raised where an answer would need a replay that agrees."""
+    return ReplayDiverged(
+        f"{trace.path}: the replay diverged at position {divergence.position:,} ({divergence.what}); `tracekit replay` tells more"
+    )
+
+
 class _Newest:
     """A replay's captured rows, of which only the newest wanted writes are kept."""
 
@@ -110,9 +117,6 @@ def replayed_writes(trace: Trace, low: int, high: int, wanted: Wanted) -> list[t
         newest = _Newest(stretch, wanted)
         result = replay_stretch(trace, stretch, ReplayOptions(capture="writes"), newest)
         if result.divergence is not None:
-            raise ReplayDiverged(
-                f"{trace.path}: the replay diverged at position {result.divergence.position:,} ({result.divergence.what}); "
-                "`tracekit replay` tells more"
-            )
+            raise diverged(trace, result.divergence)
         kept = wanted.newest([*newest.rows, *kept])
     return kept

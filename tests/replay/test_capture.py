@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
 import pytest
 from support import busy_host, files_of, recorded, replayed, rows, tracekit
 
@@ -30,6 +32,9 @@ MS = 1_000_000
 RAM = 0x4000_0000
 ROLL_BACK = (Directive(2 * MS, "snapshot"), Directive(4 * MS, "restore", value=0))
 SHORT: dict[str, Any] = {"max_vtime_ns": 6 * MS}
+# A slow guest has a mark, and a checkpoint, each 500,000 instructions.
+SLOW: dict[str, Any] = {"max_vtime_ns": 65 * MS, "ns_per_instruction": (20, 1), "checkpoint_every": 500_000}
+SLOW_ROLL_BACK = (Directive(25 * MS, "snapshot"), Directive(45 * MS, "restore", value=0))
 
 
 def captured(source: Path, output: Path, level: str, begin: int | None = None, end: int | None = None, **options: Any) -> Path:
@@ -52,10 +57,13 @@ def tables_of(path: Path) -> dict[str, bytes]:
     return {name: data for name, data in files_of(path).items() if name.endswith(".arrow")}
 
 
-@pytest.mark.parametrize("guest", ["hello", "steal", "memory", "lse"])
-def test_the_whole_run(tmp_path: Path, guest: str) -> None:
+@pytest.mark.parametrize(
+    ("guest", "pace"), [("hello", SHORT), ("steal", SHORT), ("memory", SHORT), ("lse", SHORT), ("steal", SLOW)]
+)
+def test_the_whole_run(tmp_path: Path, guest: str, pace: dict[str, Any]) -> None:
     """Every byte of every table is that of a recording made with the level; checkpoints and images come along."""
-    made = recordings(tmp_path, guest, host=busy_host(), **SHORT)
+    made = recordings(tmp_path, guest, host=busy_host(), **pace)
+    assert bool(Trace.open(made["thin"]).manifest["checkpoints"]) == (pace is SLOW)
     for level in ("writes", "full"):
         new = captured(made["thin"], tmp_path / f"new-{level}.tkt", level)
         assert tables_of(new) == tables_of(made[level])
@@ -69,16 +77,22 @@ def test_the_whole_run(tmp_path: Path, guest: str) -> None:
         assert tables_of(thin) == tables_of(made["thin"])
 
 
-def expected(source: Path, full: Path, level: str, begin: int, end: int) -> dict[str, list[dict[str, Any]]]:
-    """Rows of a window's trace, out of two recordings."""
-    out = {}
-    for name in TABLES:
-        more = level in WHOLE_AT.get(name, ())
-        base = rows(source, name)
-        if more and not any(row["sequence"] >= THICK_SEQUENCE for row in base):
-            base += [row for row in rows(full, name) if row["sequence"] >= THICK_SEQUENCE and begin <= row["position"] < end]
-        out[name] = sorted(base, key=lambda row: (row["position"], row["sequence"]))
-    return out
+def table(path: Path, name: str) -> pa.Table:
+    """All rows, by pyarrow."""
+    return pa.ipc.open_file(str(path / f"{name}.arrow")).read_all()
+
+
+def expected(source: Path, full: Path, level: str, name: str, begin: int, end: int) -> pa.Table:
+    """Rows of a window's table, out of two recordings."""
+    base = table(source, name)
+    if level not in WHOLE_AT.get(name, ()) or pc.any(pc.greater_equal(base["sequence"], THICK_SEQUENCE)).as_py():
+        return base
+    more = table(full, name)
+    position = more["position"]
+    in_window = pc.and_(pc.greater_equal(position, begin), pc.less(position, end))
+    is_thick = pc.greater_equal(more["sequence"], THICK_SEQUENCE)
+    both = pa.concat_tables([base, more.filter(pc.and_(in_window, is_thick))])
+    return both.sort_by([("position", "ascending"), ("sequence", "ascending")])
 
 
 @pytest.mark.parametrize(
@@ -86,6 +100,8 @@ def expected(source: Path, full: Path, level: str, begin: int, end: int) -> dict
     [
         ("steal", {"host": busy_host()}),
         ("steal", {"host": busy_host("chaos", 2, directives=ROLL_BACK)}),
+        ("steal", {**SLOW, "host": busy_host("fair", 2)}),
+        ("steal", {**SLOW, "host": busy_host("chaos", 2, directives=SLOW_ROLL_BACK)}),
         ("spinlock", {"host": busy_host("fair", 2)}),
         ("faults", {}),
     ],
@@ -95,33 +111,32 @@ def test_windows(tmp_path: Path, guest: str, changes: dict[str, Any]) -> None:
     made = recordings(tmp_path, guest, **{**SHORT, **changes})
     last = Trace.open(made["thin"]).manifest["end"]["position"]
     chance = random.Random(11)
-    runs = [row for row in rows(made["full"], "blocks") if row["instructions"] > 3]
+    runs = table(made["full"], "blocks").filter(pc.field("instructions") > 3)["position"].to_pylist()
     marks = [row["position"] for row in rows(made["thin"], "states")]
-    inside = chance.choice(runs)["position"] + 2
+    inside = chance.choice(runs) + 2
     windows = [(inside, inside + 1), (chance.choice(marks[:-1]), None), (0, last // 3), (last // 3, marks[-1])]
     for number, (begin, end) in enumerate(windows):
         level = ("full", "writes")[number % 2]
         new = captured(made["thin"], tmp_path / f"{number}.tkt", level, begin, end)
-        wanted = expected(made["thin"], made["full"], level, begin, last + 1 if end is None else end)
         for name in TABLES:
-            assert rows(new, name) == wanted[name], (name, begin, end)
+            wanted = expected(made["thin"], made["full"], level, name, begin, last + 1 if end is None else end)
+            assert table(new, name).equals(wanted), (name, begin, end)
         told = Trace.open(new).manifest["captured"]
         assert told == {"level": level, "from": begin, "to": last + 1 if end is None else end}
         assert Trace.open(new).manifest["scenario"]["capture"] == "thin"
         result = replayed(new)
         assert result.is_identical, result.divergence
-        assert replayed(new, capture="thin").is_identical and replayed(new, capture="full").is_identical
 
 
 def test_a_window_of_reads_on_top_of_writes(tmp_path: Path) -> None:
     """What the recording has stays over the whole run; a level that adds nothing is refused."""
     made = recordings(tmp_path, "steal", **SHORT)
     new = captured(made["writes"], tmp_path / "new.tkt", "full", 1000, 90_000)
-    assert rows(new, "memory_writes") == rows(made["writes"], "memory_writes")
-    assert rows(new, "memory_reads") == expected(made["thin"], made["full"], "full", 1000, 90_000)["memory_reads"]
+    assert table(new, "memory_writes").equals(table(made["writes"], "memory_writes"))
+    assert table(new, "memory_reads").equals(expected(made["thin"], made["full"], "full", "memory_reads", 1000, 90_000))
     assert replayed(new).is_identical
     again = captured(new, tmp_path / "again.tkt", "full", 90_000, 91_000)  # another window takes the place of the first
-    assert rows(again, "memory_reads") == expected(made["thin"], made["full"], "full", 90_000, 91_000)["memory_reads"]
+    assert table(again, "memory_reads").equals(expected(made["thin"], made["full"], "full", "memory_reads", 90_000, 91_000))
     assert tables_of(captured(new, tmp_path / "whole.tkt", "full")) == tables_of(made["full"])
     for level, begin, end, message in (
         ("writes", 5, None, "adds nothing"),
@@ -200,12 +215,11 @@ class Counting(Executor):
 
 def test_processes(tmp_path: Path) -> None:
     """Workers give what one process gives; so many are ahead and no more."""
-    made = recordings(tmp_path, "steal", host=busy_host(), **SHORT)
+    made = recordings(tmp_path, "steal", host=busy_host(), **SLOW)
     counting = Counting()
-    new = captured(made["thin"], tmp_path / "counted.tkt", "full", executor=counting, ahead=2)
-    assert tables_of(new) == tables_of(made["full"]) and counting.waiting_max <= 3
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        new = captured(made["thin"], tmp_path / "pool.tkt", "full", executor=pool, ahead=2)
+    new = captured(made["thin"], tmp_path / "counted.tkt", "full", executor=counting, jobs=2)
+    assert tables_of(new) == tables_of(made["full"]) and counting.jobs > 3 >= counting.waiting_max
+    new = captured(made["thin"], tmp_path / "pool.tkt", "full", jobs=2)
     assert tables_of(new) == tables_of(made["full"])
 
 
@@ -292,3 +306,17 @@ def test_plans_are_values() -> None:
     assert not Plan("thin", "full", 0, None).keeps_thick("memory_writes") and Plan("thin", "full", 0, None).keeps_thick(
         "schedule"
     )
+
+
+def test_command(tmp_path: Path) -> None:
+    """A window by the command, in two processes; what a window cannot be."""
+    made = recorded(tmp_path / "a.tkt", "steal", **SLOW).path
+    options = ("--capture", "writes", "--from", "1M", "--to", 1_200_000, "--jobs", 2, "-o", tmp_path / "new.tkt")
+    done = tracekit("replay", made, *options)
+    assert done.returncode == 0 and "identical" in done.stdout, done.stderr
+    assert Trace.open(tmp_path / "new.tkt").manifest["captured"] == {"level": "writes", "from": 1_000_000, "to": 1_200_000}
+    again = tracekit("replay", made, *options)
+    assert again.returncode == 2 and "exists" in again.stderr
+    assert tracekit("replay", made, *options, "--force").returncode == 0
+    refused = tracekit("replay", made, "--from", 5, "-o", tmp_path / "x.tkt")
+    assert refused.returncode == 2 and "thin adds nothing" in refused.stderr and not (tmp_path / "x.tkt").exists()

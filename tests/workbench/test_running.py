@@ -82,7 +82,7 @@ def test_replay(tmp_path: Path) -> None:
     for options, message in (
         ({"capture": "some"}, "capture = 'some'"),
         ({"engine": "slow"}, "engine = 'slow'"),
-        ({"output": tmp_path / "x.tkt", "to_position": 3}, "without from_position and without to_position"),
+        ({"output": tmp_path / "x.tkt", "to_position": 3}, "thin adds nothing"),
         ({"from_position": 5, "to_position": 3}, "lies behind"),
         ({"from_position": 1 << 40}, "the recording ends at"),
         ({"jobs": 0}, "jobs = 0"),
@@ -115,3 +115,25 @@ def test_diff_and_compare(tmp_path: Path) -> None:
         tracekit.compare(clean, wrong, thresholds=limits)
     with pytest.raises(tracekit.InputError, match="no trace matches"):
         tracekit.compare(clean, str(tmp_path / "none*.tkt"))
+
+
+def test_capture_and_who_wrote(tmp_path: Path) -> None:
+    """Three lines: a thin run, a trace of it with every store, and who stored; a window; what is refused."""
+    t = tracekit.record("hello", tmp_path / "a.tkt", ram="16M")
+    whole = t.capture()
+    assert whole.path.name == "a.writes.tkt" and whole.manifest["scenario"]["capture"] == "writes"
+    last = whole.memory_writes.collect().row(-1, named=True)
+    for view in (t, whole):
+        found = view.who_wrote(last["ipa"]).row(0, named=True)
+        assert [found[name] for name in ("position", "value", "pc", "size")] == [
+            last[name] for name in ("position", "value", "pc", "size")
+        ]
+    assert t.who_wrote("pvtime:0", limit=3).columns == whole.who_wrote(hex(last["ipa"])).columns
+    window = t.capture("full", from_position=10, to_position=20, output=tmp_path / "w.tkt", jobs=2)
+    assert window.manifest["captured"] == {"level": "full", "from": 10, "to": 20}
+    with pytest.warns(tracekit.ThinTraceWarning, match="full from position 10 to 20"):
+        assert set(window.blocks.collect()["position"]) <= set(range(10, 20))
+    with pytest.raises(tracekit.InputError, match="level"):
+        t.capture("all")
+    with pytest.raises(tracekit.TracekitError, match="exists"):
+        t.capture()

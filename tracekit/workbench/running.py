@@ -13,14 +13,14 @@ from tracekit.analyzers.compare import compare as compare_traces
 from tracekit.analyzers.diff import diff as diff_traces
 from tracekit.analyzers.difference import Difference
 from tracekit.analyzers.thresholds import Thresholds, read_thresholds
-from tracekit.formats.errors import InputError, TraceVersionError
+from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
-from tracekit.formats.writer import TraceWriter
 from tracekit.recorder.record import record as record_scenario
 from tracekit.recorder.scenario import SECTIONS, Scenario, read_scenario, scenario_of
+from tracekit.replay.capture import capture as write_captured
+from tracekit.replay.capture import plan_of
 from tracekit.replay.divergence import Result
 from tracekit.replay.options import ReplayOptions
-from tracekit.replay.output import output_manifest, replay_to
 from tracekit.replay.verify import verify
 from tracekit.workbench.demo import bundled_guest
 from tracekit.workbench.many import ManyView
@@ -104,24 +104,19 @@ def replay(
 
     from_position: begin at the last checkpoint at or before it. to_position: stop there. jobs: verify the stretches between checkpoints in
     so many processes, or tasks of `executor`, which is left running; the result is the same. capture, output: write a new trace with
-    what is captured on the way (thin, writes or full; default: as recorded). engine: "fast", "exact" (only what Unicorn documents) or
+    what is captured on the way (thin, writes or full; default: as recorded) between these positions. engine: "fast", "exact" (only what Unicorn documents) or
     "safe" (every store checked for changed code). A divergence is the result's, not an exception.
     Errors: TraceError where the trace cannot be used, InputError, DiskError, TraceExistsError.
     """
     _one_of("capture", capture, (None, "thin", "writes", "full"))
     _one_of("engine", engine, ("fast", "exact", "safe"))
-    if output is not None and (from_position is not None or to_position is not None):
-        raise InputError("output needs the whole run, without from_position and without to_position")
     options = ReplayOptions(capture=capture, mode=engine, to_position=to_position, from_position=from_position)
     opened = Trace.open(trace.place if isinstance(trace, TraceView) else trace, verify="lazy" if output is None else "all")
     try:
         if output is None:
             return verify(opened, options, jobs=jobs, executor=executor)
-        if "scenario" not in opened.manifest:
-            raise TraceVersionError(f"{opened.path}: the manifest has no scenario; nothing can be written from it")
-        level = capture or str(opened.manifest["scenario"].get("capture", "thin"))
-        writer = TraceWriter(Path(output), output_manifest(opened, level), force=force)
-        return replay_to(opened, writer, options, None)
+        plan = plan_of(opened, capture, from_position, to_position)
+        return write_captured(opened.path, Path(output), plan, options, jobs=jobs, executor=executor, force=force)
     finally:
         opened.close()
 

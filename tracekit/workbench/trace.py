@@ -15,11 +15,13 @@ from tracekit.analyzers.invariants import invariants
 from tracekit.analyzers.runtime import Runtime, runtime
 from tracekit.analyzers.steal import per_vcpu, publications, reads
 from tracekit.analyzers.timeline import intervals
+from tracekit.analyzers.writes import writes_frame
 from tracekit.formats.captures import is_whole, told
 from tracekit.formats.errors import InputError
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import TABLES
 from tracekit.formats.units import format_bytes, format_ns, parse_duration_ns
+from tracekit.replay.who_wrote import place_of, who_wrote
 from tracekit.workbench.card import Card
 from tracekit.workbench.tables import Tables
 
@@ -154,6 +156,41 @@ class TraceView(Tables):
         by: "vcpu" or "pc", to tell those apart. Errors: InputError, TraceDamaged.
         """
         return hypercalls(self.trace, by=by)
+
+    def who_wrote(
+        self, address: int | str, *, size: int | None = None, before: int | None = None, limit: int | None = None
+    ) -> DataFrame:
+        """The writes to a physical address, the newest first, out of the table where it holds them, else by replaying the stretch where it
+        does not; columns as in `tracekit.analyzers.writes.writes_frame`.
+
+        address: a number or what the command takes ("0x40100000", "pvtime:0"). size: bytes from there on (default 1: any write that covers the
+        byte). before: only writes at positions below it. limit: the newest so many (default: those that account for every byte).
+        Errors: InputError, TraceDamaged, ReplayDiverged.
+        """
+        ipa, natural = (address, 1) if isinstance(address, int) else place_of(self.trace, address)
+        found = who_wrote(self.trace, ipa, size=size or natural, before=before, limit=limit)
+        return writes_frame(write.as_dict() for write in found.writes)
+
+    def capture(
+        self,
+        level: str = "writes",
+        *,
+        from_position: int | None = None,
+        to_position: int | None = None,
+        output: str | Path | None = None,
+        jobs: int = 1,
+        force: bool = False,
+    ) -> TraceView:
+        """A new trace of this run with the rows that a capture level has, made by replaying, and opened.
+
+        level: writes, full (or thin, to drop rows). from_position, to_position: only in a window, the second left out (default: the whole run).
+        output: its path (default: this one's with .LEVEL before .tkt). jobs: so many processes.
+        Errors: InputError, TraceExistsError, DiskError, TraceDamaged, ReplayDiverged.
+        """
+        from tracekit.workbench.capturing import captured
+
+        path = captured(self.trace.path.absolute(), level, from_position, to_position, output, jobs, force)
+        return open(path)
 
     def _card(self) -> Card:
         tables = self.manifest["tables"]
