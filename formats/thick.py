@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyarrow.compute as pc
-
 from tracekit.formats import arrow
 from tracekit.formats.arrow import Row
 from tracekit.formats.reader import Trace
 from tracekit.formats.tables import THICK_SEQUENCE
 
 THICK = frozenset({"memory_writes", "memory_reads", "blocks"})  # tables that may hold thick rows
+FEW_ROWS = 4096
 Place = tuple[int, int]  # (position, sequence)
 
 
 def thin_rows(trace: Trace, table: str, start: Place = (0, 0)) -> Iterator[Row]:
     """The rows that every capture level has, from a place on. Batches that end before it are not read. Errors: TraceDamaged."""
     for batch in trace.batches(table, from_position=start[0]):
-        yield from arrow.rows_of(_thin(table, batch if start == (0, 0) else batch.filter(_is_from(batch, start))))
+        yield from _thin(table, batch.slice(_rows_before(batch, start)))
 
 
 def thin_rows_before(trace: Trace, table: str, end: Place, from_position: int = 0) -> Iterator[Row]:
@@ -35,18 +34,25 @@ def thin_rows_before(trace: Trace, table: str, end: Place, from_position: int = 
         if last < from_position:
             return
         batch = trace.batch(table, index)
-        yield from reversed(list(arrow.rows_of(_thin(table, batch.filter(pc.invert(_is_from(batch, end)))))))
+        yield from reversed(list(_thin(table, batch.slice(0, _rows_before(batch, end)))))
 
 
-def _thin(table: str, batch: Any) -> Any:
-    return batch.filter(pc.less(batch.column(1), THICK_SEQUENCE)) if table in THICK else batch
+def _thin(table: str, batch: Any) -> Iterator[Row]:
+    if table not in THICK:
+        return arrow.rows_of(batch)
+    if batch.num_rows <= FEW_ROWS:  # not worth the import of pyarrow.compute
+        return (row for row in arrow.rows_of(batch) if row[1] < THICK_SEQUENCE)
+    import pyarrow.compute as pc
+
+    return arrow.rows_of(batch.filter(pc.less(batch.column(1), THICK_SEQUENCE)))
 
 
-def _is_from(batch: Any, place: Place) -> Any:
-    """Which rows stand at a place or behind it."""
-    position, sequence = batch.column(0), batch.column(1)
-    here = pc.and_(pc.equal(position, place[0]), pc.greater_equal(sequence, place[1]))
-    return pc.or_(pc.greater(position, place[0]), here)
+def _rows_before(batch: Any, place: Place) -> int:
+    """How many rows of a sorted batch stand before a place."""
+    at = rows_before(batch, place[0])
+    while at < batch.num_rows and (batch.column(0)[at].as_py(), batch.column(1)[at].as_py()) < place:
+        at += 1
+    return at
 
 
 def clipped(batch: Any, from_position: int, to_position: int | None) -> Any:
@@ -82,11 +88,11 @@ class ThickComparison:
         self._window = window
 
     def _thick_batches(self, trace: Trace, from_position: int) -> Iterator[Any]:
+        import pyarrow.compute as pc  # costs more than reading a thin trace
+
         for batch in trace.batches(self.table, from_position=from_position):
-            wanted = pc.greater_equal(batch.column(1), THICK_SEQUENCE)
-            if from_position:
-                wanted = pc.and_(wanted, pc.greater_equal(batch.column(0), from_position))
-            thick = batch.filter(wanted)
+            rest = clipped(batch, from_position, None) if from_position else batch
+            thick = rest.filter(pc.greater_equal(rest.column(1), THICK_SEQUENCE))
             if thick.num_rows:
                 yield thick
 

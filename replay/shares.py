@@ -13,7 +13,7 @@ from itertools import pairwise
 from tracekit.formats.checkpoints import Entry
 from tracekit.replay import timings
 
-START_SECONDS = 0.15  # of going on from a checkpoint in another process: restoring, and translating anew what is warm elsewhere
+START_SECONDS = 0.35  # of going on from a checkpoint in another process: restoring, and translating anew what is warm elsewhere
 INSTRUCTION_SECONDS = 1.2e-9  # where no timing is known
 PAGE_SECONDS = 20e-6
 

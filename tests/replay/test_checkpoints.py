@@ -186,7 +186,7 @@ def agreed(path: Path, shares: tuple[int, ...] = (3,), **options: Any) -> Result
 def test_a_checkpoint_is_not_believed(tmp_path: Path, steal: Path, name: str) -> None:
     """A checkpoint that says otherwise than the run is the first divergence, with its proof, however the work is shared out."""
     change, cause, field = POINTS[name]
-    for k in (0, count(steal) - 2):
+    for k in (count(steal) // 2,):
         path = forged(steal, tmp_path / f"{k}.tkt", point=at(k, change))
         result = agreed(path)
         assert isinstance(result, Result) and result.divergence is not None
