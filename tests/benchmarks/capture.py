@@ -7,7 +7,7 @@ import json
 from bench import Bench
 from figures import Result
 from guests import store_count, stores
-from harness import NotAvailableError, interleaved, job, measure
+from harness import BenchmarkError, NotAvailableError, interleaved, job, measure
 from run import main
 
 PASSES, BUFFER_BYTES = 40, 4 << 20
@@ -40,8 +40,12 @@ def _linux(bench: Bench) -> Result:
     """A window in the middle of the boot, captured later from the thin recording."""
     try:
         bench.needs("replay", "--from")
-    except NotAvailableError as error:
+        return _window(bench)
+    except (NotAvailableError, BenchmarkError) as error:
         return Result.missing("capture_linux", str(error))
+
+
+def _window(bench: Bench) -> Result:
     trace, _, count = bench.the_boot()
     first = count // 4
     words = bench.words(

@@ -129,6 +129,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("query_polars", "query", "query", "ceiling: polars alone, scan_ipc and filter", "ms"),
     Figure("query_pyarrow", "query", "query", "ceiling: pyarrow alone, batch by batch and filter", "ms"),
     Figure("memory_plain", "memory", "memory", "beyond configured RAM, without checkpoints", "MB", 150.0),
+    Figure("memory_writes", "memory", "memory", "beyond configured RAM, without checkpoints, --capture writes", "MB", 150.0),
     Figure("memory_checkpoints", "memory", "memory", "beyond configured and touched RAM, default checkpoints", "MB", 150.0),
     Figure("memory_often", "memory", "memory", "beyond configured and touched RAM, --checkpoint-every 50M", "MB", 150.0),
     Figure("help", "help", "startup", "CPU time", target=1.2),

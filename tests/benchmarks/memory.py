@@ -25,6 +25,9 @@ def run(bench: Bench) -> list[Result]:
     plain = bench.flat(guest, "touch", *bench.thin, ram=f"{RAM_MIB}M")
     beyond = [_mb(measure(plain).peak_mib) - (RAM_MIB << 20) / 1e6 for _ in range(rounds)]
     results = [Result.of("memory_plain", beyond, plain, note=f"{RAM_MIB} MiB of RAM")]
+    capturing = bench.flat(stores(1, TOUCHED, FIRST), "touch", "--capture", "writes", *bench.thin, ram=f"{RAM_MIB}M")
+    beyond = [_mb(measure(capturing).peak_mib) - (RAM_MIB << 20) / 1e6]
+    results.append(Result.of("memory_writes", beyond, capturing, note=f"{RAM_MIB} MiB of RAM, once over, one run"))
     for key, options in (("memory_checkpoints", ()), ("memory_often", ("--checkpoint-every", "50M"))):
         if not bench.thin:
             results.append(Result.missing(key, "`tracekit record` takes no checkpoints yet"))

@@ -17,7 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from record_linux import SAMPLE, load, measure
+from guests import initrd, sample
+from harness import measure
 
 from tracekit.formats.reader import Trace
 
@@ -60,26 +61,25 @@ def main() -> None:
     arguments = parser.parse_args()
     boards = [(int(one.split("x")[0]), int(one.split("x")[1])) for one in arguments.boards.split(",")]
     jobs = jobs_of(boards, [one for one in arguments.curve.split(",") if one])
-    fetch = load("fetch")
+    fetch = sample("fetch")
     kernel = str(fetch.fetch("cloud", fetch.default_cache()))
     seconds: dict[str, list[float]] = {label(job): [] for job in jobs}
     instructions: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
-        initrd, trace = Path(folder) / "initramfs.cpio", Path(folder) / "boot.tkt"
-        initrd.write_bytes(load("initramfs").initramfs((SAMPLE / "init").read_bytes()))
+        archive, trace = Path(folder) / "initramfs.cpio", Path(folder) / "boot.tkt"
+        archive.write_bytes(initrd())
         for _ in range(arguments.rounds):
             for job in jobs:
                 vcpus, pcpus, quantum = job
                 command = [
-                    sys.executable, "-m", "tracekit.cli", "record", kernel, "--initrd", str(initrd), "-o", str(trace), "--force", "--max-vtime", "30s",
+                    sys.executable, "-m", "tracekit.cli", "record", kernel, "--initrd", str(archive), "-o", str(trace), "--force", "--max-vtime", "30s",
                     "--vcpus", str(vcpus), "--pcpus", str(pcpus), "--slice", "3ms", *arguments.options.split(),
                 ]  # fmt: skip
                 if quantum:
                     command += ["--quantum", quantum]
                 if WORKLOADS[arguments.workload]:
                     command += ["--append", WORKLOADS[arguments.workload]]
-                cpu, _ = measure(command)
-                seconds[label(job)].append(cpu)
+                seconds[label(job)].append(measure(command).cpu_s)
                 instructions[label(job)] = instructions_of(trace)
     base = label((1, 1, None))
 

@@ -18,7 +18,7 @@ STORED = REPOSITORY / "docs" / "performance.json"
 # Targets of the issue that the suite was built for: (line, what holds, how many figures hold it).
 TARGETS = {
     "boot": [1.0, 1.15], "checkpoints": [1.15], "smp_one": [1.3, 1.3], "smp_many": [1.6, 1.6], "unrecorded": [1.03], "replay": [1.1],
-    "jobs": [1.8], "log": [0.0004], "capture": [5e6], "seek": [1.0, 1.0], "query": [100.0, 100.0], "memory": [150.0, 150.0, 150.0], "help": [1.2],
+    "jobs": [1.8], "log": [0.0004], "capture": [5e6], "seek": [1.0, 1.0], "query": [100.0, 100.0], "memory": [150.0] * 4, "help": [1.2],
     "hello": [3.0],
 }  # fmt: skip
 
