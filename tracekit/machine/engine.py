@@ -246,7 +246,7 @@ class Engine:
         state.counts_each_instruction = config.counting == "instruction"
         state.captures_writes = config.capture in ("writes", "full")
         state.captures_reads = state.captures_blocks = config.capture == "full"
-        state.has_pan = config.cpu == "max"
+        state.has_pan = state.has_rndr = config.cpu == "max"
         state.page_size = config.page_size
         state.random_state = 0x9E3779B97F4A7C15
         state.watch_count = len(config.watches)

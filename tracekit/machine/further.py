@@ -35,7 +35,7 @@ FURTHER: tuple[Further, ...] = (
     *(Further(f"dbgwcr{n}_el1", (2, 0, 0, n, 7), _U32) for n in range(4)),
     Further("pmintenset_el1", (3, 0, 9, 14, 1)),
     Further("pmcr_el0", (3, 3, 9, 12, 0), _U32),
-    Further("pmcntenset_el0", (3, 3, 9, 12, 1)),
+    Further("pmcntenset_el0", (3, 3, 9, 12, 1), 0),  # no counter ever counts: native/sysregs.c
     Further("pmovsset_el0", (3, 3, 9, 14, 3)),
     Further("pmselr_el0", (3, 3, 9, 12, 5), 0x1F),
     Further("pmuserenr_el0", (3, 3, 9, 14, 0), 0xF),

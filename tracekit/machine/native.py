@@ -71,7 +71,7 @@ class State(ctypes.Structure):
         *_fields(
             c_uint32,
             "takes_interrupts cures_stale_code counts_each_instruction captures_writes captures_reads captures_blocks "
-            "has_pan page_size smc_undefined finds_wfe stops_at_wfe eases_hints leaves_out_checks",
+            "has_pan has_rndr page_size smc_undefined finds_wfe stops_at_wfe eases_hints leaves_out_checks",
         ),
         *_fields(c_uint64, "ram_base ram_size watch_count"),
         *_fields(c_uint64 * WATCHES_MAX, "watch_begin watch_end"),

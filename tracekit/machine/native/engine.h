@@ -119,7 +119,7 @@ typedef struct {
   uint64_t random_state;
   /* --- configuration ------------------------------------------------------------------------------------------------------ */
   uint32_t takes_interrupts; /* 1: stop where an interrupt can be taken (recording); 0: places come from elsewhere (replay) */
-  uint32_t cures_stale_code, counts_each_instruction, captures_writes, captures_reads, captures_blocks, has_pan, page_size, smc_undefined, finds_wfe, stops_at_wfe, eases_hints;
+  uint32_t cures_stale_code, counts_each_instruction, captures_writes, captures_reads, captures_blocks, has_pan, has_rndr, page_size, smc_undefined, finds_wfe, stops_at_wfe, eases_hints;
   uint32_t leaves_out_checks; /* wanted before tk_install, so it is after it; see noexit.c */
   uint64_t ram_base, ram_size;
   uint64_t watch_count, watch_begin[16], watch_end[16];
