@@ -42,8 +42,6 @@ def writes_backwards(trace: Trace, begin: int, end: int, *, before: int, from_po
 
     def found_in(index: int) -> tuple[int, Any, Any]:
         raw = trace.verified(TABLE, index)
-        if not len(_near(trace.some_columns(TABLE, index, raw, ("ipa",)).column(0), begin, end)):
-            return index, None, None
         places = trace.some_columns(TABLE, index, raw, ("ipa", "size"))
         at = _hits(places.column(0), places.column(1), begin, end)
         return index, at, trace.decoded(TABLE, index, raw) if len(at) else None

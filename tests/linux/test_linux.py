@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import itertools
 import json
 import re
-import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
+from debian import SAMPLE, kernel_of, load
 from marks import check, record_marks
-from support import REPOSITORY, busy_host, console, files_of, replayed, rows, tracekit
+from support import busy_host, console, files_of, replayed, rows, tracekit
 
 from tracekit.analyzers.steal import reads
 from tracekit.analyzers.timeline import intervals
 from tracekit.formats.reader import Trace
 from tracekit.recorder.scenario import Scenario
 
-SAMPLE = REPOSITORY / "samples" / "linux"
 TICK_NS, USER_HZ_NS = 4_000_000, 10_000_000
-
-
-def load(name: str) -> Any:
-    """A script of the sample as a module."""
-    spec = importlib.util.spec_from_file_location(f"sample_{name}", SAMPLE / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def kernel_of(flavour: str) -> Path:
-    """Debian's kernel; skips with a loud line where apt cannot deliver it."""
-    fetch = load("fetch")
-    try:
-        return Path(fetch.fetch(flavour, fetch.default_cache()))
-    except (fetch.FetchError, OSError) as error:
-        text = f"LINUX TESTS SKIPPED: Debian's {flavour} kernel cannot be had: {error}"
-        warnings.warn(text, stacklevel=1)
-        pytest.skip(text)
 
 
 @pytest.fixture(scope="session")
