@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -21,6 +22,7 @@ from tracekit.formats.writer import PARTIAL_SUFFIX, partial_path
 
 _OURS = (f"{IMAGES}/", f"{FOLDER}/")
 PACKED_MAGIC = b"PK\x03\x04"
+DECODED_BYTES = 16 << 20
 
 
 class Store(Protocol):
@@ -134,6 +136,8 @@ class Trace:
         self.store = store
         self.manifest = manifest
         self._preludes: dict[str, bytes] = {}
+        self._decoded: OrderedDict[tuple[str, int], Any] = OrderedDict()  # the batches used last, DECODED_BYTES of them in all
+        self._decoded_bytes = 0
 
     @classmethod
     def open(cls, path: Path | str, *, verify: str = "lazy") -> Trace:
@@ -232,8 +236,21 @@ class Trace:
                 yield self.batch(name, index)
 
     def batch(self, name: str, index: int) -> Any:
-        """One verified batch. Errors: TraceDamaged, naming table, batch and position."""
-        return self.decoded(name, index, self.verified(name, index))
+        """One verified batch; small ones are kept for whoever asks again (a session that seeks does, at each place).
+
+        Errors: TraceDamaged, naming table, batch and position.
+        """
+        key = name, index
+        if key in self._decoded:
+            self._decoded.move_to_end(key)
+            return self._decoded[key]
+        batch = self.decoded(name, index, self.verified(name, index))
+        if batch.nbytes <= DECODED_BYTES // 4:
+            self._decoded[key] = batch
+            self._decoded_bytes += batch.nbytes
+            while self._decoded_bytes > DECODED_BYTES:
+                self._decoded_bytes -= self._decoded.popitem(last=False)[1].nbytes
+        return batch
 
     def _where(self, name: str, index: int) -> str:
         entry = self.manifest["tables"][name]["batches"][index]

@@ -15,7 +15,7 @@ from tracekit.formats.reader import Trace
 from tracekit.formats.verify import verify
 from tracekit.host.config import Directive
 from tracekit.recorder import checkpoints as taking
-from tracekit.recorder.checkpoints import CHANGED_PAGE_COST, COST_RATIO, KNOWN_PAGE_COST, SPACING_MIN, Spacing
+from tracekit.recorder.checkpoints import CHANGED_PAGE_COST, COST_RATIO, KNOWN_PAGE_COST, SPACING_MIN, SPACING_QUIET, Spacing
 from tracekit.recorder.scenario import Input, Scenario, read_scenario, scenario_of
 
 M = 1_000_000
@@ -97,11 +97,13 @@ def test_a_short_run_has_none(tmp_path: Path) -> None:
 
 
 def test_the_spacing_follows_the_cost() -> None:
-    """At least 64 M instructions, and four times what the last one cost where many pages change."""
+    """At least 64 M instructions, more where little changed, and twice what the last one cost where many pages did."""
     spacing = Spacing()
     assert spacing.due == SPACING_MIN
-    spacing.taken(100 * M, 10, 20_000)
+    spacing.taken(100 * M, 1_000, 20_000)
     assert spacing.due == 100 * M + SPACING_MIN
+    spacing.taken(100 * M, 10, 20_000)
+    assert spacing.due == 100 * M + SPACING_QUIET > 100 * M + SPACING_MIN
     spacing.taken(200 * M, 131_072, 131_072)
     assert spacing.due == 200 * M + COST_RATIO * 131_072 * (CHANGED_PAGE_COST + KNOWN_PAGE_COST)
 

@@ -19,9 +19,10 @@ from tracekit.machine.portable import enabled_breakpoint, encode
 from tracekit.recorder.vmm import Sgi, Snapshot
 
 SPACING_MIN = 64_000_000  # instructions; half of it and a restore are less than 100 M of a Linux guest
+SPACING_QUIET = 96_000_000  # behind a checkpoint that found little to keep: such stretches are quick to execute, too
 KNOWN_PAGE_COST = 200  # instructions in whose time a scan looks at a page that has ever been non-zero
 CHANGED_PAGE_COST = 5_000  # instructions in whose time a changed page is copied, hashed and compressed
-COST_RATIO = 4  # the stretch behind a checkpoint is at least so many times as long as the checkpoint cost
+COST_RATIO = 2  # the stretch behind a checkpoint is at least so many times as long as the checkpoint cost
 WAITING_BYTES_MAX = 4 << 20  # of input that no UART has read yet; each checkpoint would hold all of it
 
 
@@ -36,7 +37,7 @@ class Spacing:
     _doublings: int = 0
 
     def __post_init__(self) -> None:
-        self.due = self._stretch(0)
+        self.due = self._stretch(SPACING_MIN)
 
     def taken(self, position: int, changed_pages: int, known_pages: int) -> None:
         """A checkpoint was taken. known_pages: those that have ever been seen non-zero, or changed."""
@@ -44,11 +45,12 @@ class Spacing:
             self._count //= 2
             self._doublings += 1
         self._count += 1
-        self.due = position + self._stretch(CHANGED_PAGE_COST * changed_pages + KNOWN_PAGE_COST * known_pages)
+        keeping, looking = CHANGED_PAGE_COST * changed_pages, KNOWN_PAGE_COST * known_pages
+        least = SPACING_MIN if keeping > looking else SPACING_QUIET
+        self.due = position + self._stretch(max(least, COST_RATIO * (keeping + looking)))
 
-    def _stretch(self, cost: int) -> int:
-        least = self.every if self.every is not None else max(SPACING_MIN, COST_RATIO * cost)
-        return least << self._doublings
+    def _stretch(self, wanted: int) -> int:
+        return (self.every if self.every is not None else wanted) << self._doublings
 
 
 class Session(Protocol):
