@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -56,6 +57,8 @@ class TraceWriter:
             raise DiskError(f"cannot create {self.partial}: {error.strerror or error}") from None
         self._storage = Storage(path, self.partial, manifest)
         self._worker = Worker()
+        self._checkpoint_is_over = threading.Event()
+        self._checkpoint_is_over.set()
         self._rows: dict[str, list[Row]] = {}
         self._row_count = self._rows_weight = 0
         self._finalizer = weakref.finalize(self, self._worker.end)
@@ -122,18 +125,26 @@ class TraceWriter:
     def add_checkpoint(
         self, position: int, sequence: int, vtime_ns: int, state: Mapping[str, Any], changes: Iterable[tuple[int, Page]]
     ) -> None:
-        """The machine before event (position, sequence). changes: (index, page of 4096 bytes), indices ascending; pages are copied.
+        """The machine before event (position, sequence). changes: (index, page of 4096 bytes), indices ascending.
 
-        `state` must not change any more. Errors: DiskError.
+        Neither `state` nor the pages may change before wait_for_checkpoints() has returned. Errors: DiskError.
         """
-        some: list[tuple[int, bytes]] = []
+        some: list[tuple[int, Page]] = []
         for index, page in changes:
-            some.append((index, bytes(page)))
+            some.append((index, page))
             if len(some) == PAGES_TOGETHER:
                 self._hand_over(partial(self._storage.add_changes, some), len(some) << 12)
                 some = []
         self._hand_over(partial(self._storage.add_changes, some), len(some) << 12)
-        self._hand_over(partial(self._storage.add_checkpoint, position, sequence, vtime_ns, state))
+        self._checkpoint_is_over.clear()
+        self._hand_over(
+            partial(self._storage.add_checkpoint, position, sequence, vtime_ns, state), 0, self._checkpoint_is_over.set
+        )
+
+    def wait_for_checkpoints(self) -> None:
+        """Those that were added have been written, and nothing of theirs is needed any more. Errors: DiskError."""
+        self._checkpoint_is_over.wait()
+        self._worker.check()
 
     def adopt_checkpoint(self, raw: bytes) -> None:
         """A checked checkpoint file of another trace of the same run, as it is. Errors: DiskError."""

@@ -98,6 +98,7 @@ class Checkpointer:
             ],
             "vtime_max_ns": vtime_max_ns,
         }
+        self._writer.wait_for_checkpoints()  # the last one's pages are the shadow that a scan brings up to date
         changes = self._dirty.scan()
         _, sequence = machine.sequence
         pages = self._pages(changes, snapshots[self._stored_snapshots :])
