@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,17 @@ def info(trace: Path, as_json: bool) -> None:
 @click.option("--to", "to_position", type=click.IntRange(min=0), help="Position to stop before.")
 @click.option("--vcpu", type=click.IntRange(min=0), help="Only this vCPU.")
 @click.option("--limit", type=click.IntRange(min=0), help="At most so many rows.")
+@click.option(
+    "--symbols",
+    is_flag=False,
+    flag_value="",
+    metavar="[=FILE]",
+    help="Name each pc: out of the Linux kernel's own Image, or of an ELF FILE (the guest with its symbols, or a vmlinux).",
+)
 @JSON
+@click.pass_context
 def dump(
+    context: click.Context,
     trace: Path,
     table: str,
     raw: bool,
@@ -91,11 +100,15 @@ def dump(
     to_position: int | None,
     vcpu: int | None,
     limit: int | None,
+    symbols: str | None,
     as_json: bool,
 ) -> None:
     """Print the rows of TABLE."""
     if raw and table not in ("console", "inputs"):
-        raise click.UsageError("--raw is for console and inputs", click.get_current_context())
+        raise click.UsageError("--raw is for console and inputs", context)
+    names = [column.name for column in TABLES[table].columns]
+    if symbols is not None and "pc" not in names:
+        raise click.UsageError(f"--symbols is for tables with a pc, and {table} has none", context)
     opened = Trace.open(trace)
     if not is_whole(opened.manifest, table):
         click.echo(f"tracekit: {thin_note(str(trace), told(opened.manifest), table)}", err=True)
@@ -106,13 +119,22 @@ def dump(
             sys.stdout.buffer.write(row[data])
         sys.stdout.buffer.flush()
         return
-    names = [column.name for column in TABLES[table].columns]
+    if symbols is not None:
+        known = context.obj(opened, Path(symbols) if symbols else None)
+        click.echo(f"tracekit: {known.how}", err=True)
+        rows = _named(rows, names.index("pc"), known.text)
+        names = [*names, "symbol"]
     if as_json:
         for row in rows:
             values = [value.hex() if isinstance(value, bytes) else value for value in row]
             click.echo(json.dumps(dict(zip(names, values, strict=True))))
         return
-    _print_aligned(table, names, rows)
+    _print_aligned(names, rows)
+
+
+def _named(rows: Iterator[tuple[Any, ...]], pc: int, text: Callable[[int | None], str | None]) -> Iterator[tuple[Any, ...]]:
+    for row in rows:
+        yield *row, text(row[pc])
 
 
 def _selected(
@@ -132,7 +154,7 @@ def _selected(
                 left = None if left is None else left - 1
 
 
-def _print_aligned(table: str, names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+def _print_aligned(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
     widths = [len(name) for name in names]
     shown: list[list[str]] = []
 
@@ -145,9 +167,8 @@ def _print_aligned(table: str, names: list[str], rows: Iterator[tuple[Any, ...]]
         shown.clear()
 
     shown.append(names)
-    kinds = [column.name for column in TABLES[table].columns]
     for row in rows:
-        shown.append([_cell(name, value) for name, value in zip(kinds, row, strict=True)])
+        shown.append([_cell(name, value) for name, value in zip(names, row, strict=True)])
         if len(shown) >= 1000:
             flush()
     flush()

@@ -15,6 +15,7 @@ from tracekit.formats.reader import Trace
 from tracekit.formats.units import format_ns, parse_count
 from tracekit.replay.capture import capture, plan_of
 from tracekit.replay.divergence import Divergence, Event, Result
+from tracekit.replay.naming import Namer, namer_for, no_names
 from tracekit.replay.options import ReplayOptions
 from tracekit.replay.verify import verify
 
@@ -57,6 +58,12 @@ class Position(click.ParamType[int]):
 )
 @click.option("--page-size", type=click.Choice(["4096", "1024"]), default="4096", help="The engine's own page size.")
 @click.option("--counting", type=click.Choice(["block", "instruction"]), default="block", help="instruction: the slow reference.")
+@click.option(
+    "--symbols",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Names for a divergence: an ELF file of the guest, or a vmlinux (default: the kernel Image's own).",
+)
 @click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", help="auto: a bar on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def replay(
@@ -68,6 +75,7 @@ def replay(
     progress: str,
     as_json: bool,
     jobs: int,
+    symbols: Path | None,
     **options: Any,
 ) -> None:
     """Replay TRACE from its own content alone and compare everything that happens.
@@ -88,10 +96,11 @@ def replay(
             result = capture(trace, output, plan, chosen, jobs=jobs, force=force, on_progress=on_progress)
     for warning in result.warnings:
         note(warning)
+    named = namer_for(opened, result, symbols, note)
     if as_json:
-        click.echo(json.dumps(as_dict(result, opened)))
+        click.echo(json.dumps(as_dict(result, opened, named)))
     else:
-        tell(result, opened, trace)
+        tell(result, opened, trace, named)
     sys.exit(0 if result.is_identical else 1)
 
 
@@ -100,7 +109,7 @@ def note(text: str) -> None:
     click.echo(f"tracekit: {text}", err=True)
 
 
-def tell(result: Result, trace: Trace, path: Path) -> None:
+def tell(result: Result, trace: Trace, path: Path, named: Namer = no_names) -> None:
     """The verdict for people."""
     recovered = trace.manifest.get("recovered")
     if result.is_identical:
@@ -116,27 +125,30 @@ def tell(result: Result, trace: Trace, path: Path) -> None:
     divergence = result.divergence
     since = f", replaying from position {result.from_position:,}" if result.from_position else ""
     click.echo(f"{path}: DIVERGED at position {divergence.position:,} ({format_ns(divergence.vtime_ns)}){since}")
-    for line in explain(divergence):
+    for line in explain(divergence, named):
         click.echo(f"  {line}")
 
 
-def explain(d: Divergence) -> list[str]:
+def explain(d: Divergence, named: Namer = no_names) -> list[str]:
     """The proof, line by line."""
-    pc = f", pc {d.pc:#x}" if d.pc is not None else ""
+    pc = f", pc {d.pc:#x}{_name(d.pc, named)}" if d.pc is not None else ""
     lines = [
         f"what:  {d.what}",
         f"where: position {d.position}, vtime {d.vtime_ns} ns, vCPU {d.vcpu}{pc}",
         f"cause: {d.cause.value}",
     ]
     for field in d.fields:
-        lines.append(f"  {field.name}: recorded {_number(field.recorded)}, replayed {_number(field.replayed)}")
+        names = [_name(value, named) if field.name == "pc" else "" for value in (field.recorded, field.replayed)]
+        lines.append(
+            f"  {field.name}: recorded {_number(field.recorded)}{names[0]}, replayed {_number(field.replayed)}{names[1]}"
+        )
     if d.recorded is not None:
-        lines.append(f"recorded: {_event(d.recorded)}")
+        lines.append(f"recorded: {_event(d.recorded, named)}")
     if d.replayed is not None:
-        lines.append(f"replayed: {_event(d.replayed)}")
+        lines.append(f"replayed: {_event(d.replayed, named)}")
     lines.append(f"last state check that agreed: position {d.last_check_position}")
     lines.append("events before it, all equal:")
-    lines += [f"  {_event(event)}" for event in d.before]
+    lines += [f"  {_event(event, named)}" for event in d.before]
     return lines
 
 
@@ -146,12 +158,25 @@ def _number(value: Any) -> str:
     return "nothing" if value is None else str(value)
 
 
-def _event(event: Event) -> str:
-    parts = [f"{key}={value}" for key, value in event.as_dict().items() if key != "table" and value is not None]
+def _name(pc: Any, named: Namer) -> str:
+    found = named(pc)
+    return "" if found is None else f" {found}"
+
+
+def _named(event: Event | None, named: Namer) -> dict[str, Any] | None:
+    if event is None:
+        return None
+    found = event.as_dict()
+    return {**found, "symbol": named(found["pc"])} if "pc" in found else found
+
+
+def _event(event: Event, named: Namer) -> str:
+    columns = _named(event, named) or {}
+    parts = [f"{key}={value}" for key, value in columns.items() if key != "table" and value is not None]
     return f"{event.table}: {' '.join(parts)}"
 
 
-def as_dict(result: Result, trace: Trace) -> dict[str, Any]:
+def as_dict(result: Result, trace: Trace, named: Namer = no_names) -> dict[str, Any]:
     """The verdict for programs."""
     out: dict[str, Any] = {
         "trace": str(trace.path),
@@ -171,12 +196,13 @@ def as_dict(result: Result, trace: Trace) -> dict[str, Any]:
             "vtime_ns": d.vtime_ns,
             "vcpu": d.vcpu,
             "pc": d.pc,
+            "symbol": named(d.pc),
             "what": d.what,
             "cause": d.cause.name.lower(),
             "fields": [{"name": f.name, "recorded": f.recorded, "replayed": f.replayed} for f in d.fields],
-            "recorded": d.recorded.as_dict() if d.recorded else None,
-            "replayed": d.replayed.as_dict() if d.replayed else None,
-            "before": [event.as_dict() for event in d.before],
+            "recorded": _named(d.recorded, named),
+            "replayed": _named(d.replayed, named),
+            "before": [_named(event, named) for event in d.before],
             "last_check_position": d.last_check_position,
         }
     return out

@@ -22,15 +22,16 @@ FLOORS: dict[str, set[str]] = {
     "tracekit.machine": GROUND,
     "tracekit.hypervisor": {*GROUND, "tracekit.machine"},
     "tracekit.host": GROUND,
+    "tracekit.symbols": GROUND,
     "tracekit.recorder": {*GROUND, "tracekit.machine", "tracekit.hypervisor", "tracekit.host"},
-    "tracekit.replay": {*GROUND, "tracekit.machine"},
-    "tracekit.analyzers": GROUND,
-    "tracekit.analyzers.export": {*GROUND, "tracekit.analyzers"},
-    "tracekit.analyzers.report": {*GROUND, "tracekit.analyzers"},
+    "tracekit.replay": {*GROUND, "tracekit.machine", "tracekit.symbols"},
+    "tracekit.analyzers": {*GROUND, "tracekit.symbols"},
+    "tracekit.analyzers.export": {*GROUND, "tracekit.symbols", "tracekit.analyzers"},
+    "tracekit.analyzers.report": {*GROUND, "tracekit.symbols", "tracekit.analyzers"},
     "tracekit.faults": {*GROUND, "tracekit.hypervisor"},
     "tracekit.workbench": {
-        *GROUND, "tracekit.machine", "tracekit.hypervisor", "tracekit.host", "tracekit.recorder", "tracekit.replay",
-        "tracekit.analyzers",
+        *GROUND, "tracekit.machine", "tracekit.hypervisor", "tracekit.host", "tracekit.symbols", "tracekit.recorder",
+        "tracekit.replay", "tracekit.analyzers",
     },
 }  # fmt: skip
 # Outside packages that only some rooms may touch.
@@ -40,7 +41,7 @@ GUARDED = {
     "polars": ("tracekit.analyzers",),
     "vl_convert": ("tracekit.analyzers.report.bundle",),
     "zstandard": ("tracekit.formats",),
-    "elftools": ("tracekit.machine",),
+    "elftools": ("tracekit.machine", "tracekit.symbols.elf"),
     "perfetto": ("tracekit.analyzers.export",),
     "fdt": ("tracekit.machine",),
     "click": (

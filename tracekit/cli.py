@@ -12,6 +12,8 @@ import importlib
 import os
 import sys
 import traceback
+from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -74,11 +76,18 @@ class LazyGroup(click.Group):
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tracekit")
-def group() -> None:
+@click.pass_context
+def group(context: click.Context) -> None:
     """Record, replay and analyse arm64 guests and their stolen time.
 
     Exit codes: 0 good or same, 1 a finding, 2 trouble, 3 inconclusive, 130 interrupted.
     """
+    context.obj = symbols_for
+
+
+def symbols_for(trace: Any, extra: Path | None) -> Any:
+    """The names of a trace's addresses, for commands of the ground, which knows no symbols. Errors: InputError, TraceDamaged."""
+    return importlib.import_module("tracekit.symbols.symbols").Symbols.for_trace(trace, extra)
 
 
 def main() -> None:
