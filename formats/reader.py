@@ -193,15 +193,18 @@ class Trace:
             if size != wanted:
                 raise TraceDamaged(f"{self.path}/{name}: {size} bytes instead of {wanted}; `tracekit recover` saves what is left")
 
-    def check_all(self) -> None:
-        """Every hash of every file. Errors: TraceDamaged."""
+    def check_all(self, *, unpacks_images: bool = True) -> None:
+        """Every hash of every file. unpacks_images False: that of an image's content is left to who reads it. Errors: TraceDamaged."""
         for name, table in TABLES.items():
             entry = self.manifest["tables"][name]
             if self.hash_of(table.file) != entry["sha256"]:
                 list(self.batches(name))  # a more precise complaint, if a batch is to blame
                 raise TraceDamaged(f"{self.path}/{table.file}: altered outside its batches (SHA-256 does not agree)")
         for image in self.manifest["images"]:
-            self.image(image["sha256"])
+            if unpacks_images:
+                self.image(image["sha256"])
+            else:
+                self._stored_image(image["sha256"])
         checkpoints = self.checkpoints()
         for k in range(len(checkpoints.entries)):
             checkpoints.check_hash(k)
@@ -297,6 +300,17 @@ class Trace:
 
     def image(self, sha256: str) -> bytes:
         """Initial guest memory, verified. Errors: TraceDamaged."""
+        name, entry, raw = self._stored_image(sha256)
+        try:
+            data = inflate(raw, entry["size"])
+        except ValueError as error:
+            raise TraceDamaged(f"{self.path}/{name}: damaged ({error})") from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise TraceDamaged(f"{self.path}/{name}: not the image that its name says (SHA-256 does not agree)")
+        return data
+
+    def _stored_image(self, sha256: str) -> tuple[str, dict[str, Any], bytes]:
+        """(file, entry of the manifest, compressed bytes, verified) of an image. Errors: TraceDamaged."""
         name = f"{IMAGES}/{sha256}.zst"
         entry = next((image for image in self.manifest["images"] if image["sha256"] == sha256), None)
         if entry is None or entry["size"] > 1 << 31:
@@ -305,10 +319,4 @@ class Trace:
         stored = entry["stored"]
         if len(raw) != stored["bytes"] or hashlib.sha256(raw).hexdigest() != stored["sha256"]:
             raise TraceDamaged(f"{self.path}/{name}: altered (SHA-256 does not agree); the guest cannot be had from this trace")
-        try:
-            data = inflate(raw, entry["size"])
-        except ValueError as error:
-            raise TraceDamaged(f"{self.path}/{name}: damaged ({error})") from None
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise TraceDamaged(f"{self.path}/{name}: not the image that its name says (SHA-256 does not agree)")
-        return data
+        return name, entry, raw

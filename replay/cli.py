@@ -13,7 +13,6 @@ from tracekit.formats.errors import InputError
 from tracekit.formats.progress import progress_for
 from tracekit.formats.reader import Trace
 from tracekit.formats.units import format_ns, parse_count
-from tracekit.replay.capture import capture, plan_of
 from tracekit.replay.divergence import Divergence, Event, Result
 from tracekit.replay.naming import Namer, namer_for, no_names
 from tracekit.replay.options import ReplayOptions
@@ -92,6 +91,8 @@ def replay(
         if output is None:
             result = verify(opened, chosen, jobs=jobs, on_progress=on_progress, on_note=note)
         else:
+            from tracekit.replay.capture import capture, plan_of  # what merging takes is not loaded for a verdict
+
             plan = plan_of(opened, chosen.capture, chosen.from_position, chosen.to_position)
             result = capture(trace, output, plan, chosen, jobs=jobs, force=force, on_progress=on_progress)
     for warning in result.warnings:

@@ -144,7 +144,7 @@ def _in_parallel(
     with workers(len(shares), executor) as crew:
         for number, share in enumerate(shares):
             crew.submit(verify_share, path, options, share, number)
-        trace.check_all()
+        trace.check_all(unpacks_images=False)  # each worker does
         for answer in crew.answers(None if on_progress is None else lambda parts: on_progress(first + sum(parts))):
             assert isinstance(answer, Answer)
             if answer.result is None:
