@@ -150,10 +150,8 @@ class Changes:
             raise ValueError(f"a frame has 1 to {FRAME_PAGES_MAX} pages")
         if head.frames_offset + sum(self.frame_bytes) != file_bytes:
             raise ValueError("its frames do not fill it")
-        known = {NO_PLACE}
-        for frame, pages in enumerate(self.frame_pages):
-            known.update(range(frame << 4, (frame << 4) + pages))
-        if not known.issuperset(self.places):
+        frame_pages, held = self.frame_pages, len(self.frame_pages) << 4
+        if any(place & 15 >= frame_pages[place >> 4] if place < held else place != NO_PLACE for place in set(self.places)):
             raise ValueError("it speaks of a page that it does not hold")
 
 

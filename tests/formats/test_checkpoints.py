@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import tracemalloc
 from array import array
 from contextlib import suppress
 from dataclasses import replace
@@ -274,6 +275,21 @@ def parts(raw: bytes) -> tuple[Head, bytes, Changes, list[bytes]]:
     changes = Changes.decode(changes_raw, head, ((0, 1 << 24),), len(raw))
     offsets = changes.frame_offsets()
     return head, state, changes, [raw[head.frames_offset + a : head.frames_offset + b] for a, b in pairwise(offsets)]
+
+
+def test_frames_that_claim_pages_take_no_memory() -> None:
+    """A file of little more than zeros that says that it has millions of pages in frames: what is told of each row is all that is kept."""
+    count = 1 << 17
+    columns = (range(count), range(0, count << 4, 16), [0] * count, [16] * count)
+    raw = b"".join(array("I", column).tobytes() for column in columns) + bytes(32 * count)
+    head = Head(0, 0, 0, 0, 0, 0, count, count)
+    tracemalloc.start()
+    try:
+        changes = Changes.decode(raw, head, ((0, 1 << 24),), head.frames_offset)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(changes.places) == count and peak < 5 * len(raw)
 
 
 def test_any_forged_file_is_named(trace: Path) -> None:
