@@ -24,6 +24,7 @@ from tracekit.replay.events import last_board_check
 from tracekit.replay.standing import SNAPSHOTS_MAX, Sgi, Snapshot, Standing
 
 FIELDS_MAX = 16  # of a checkpoint that does not agree, so many differences are told
+TEXT_MAX = 512  # characters of a difference: a page's digest and a console line are shorter
 _TIME_END = 1 << 62
 
 
@@ -150,7 +151,7 @@ class CheckpointComparison:
         latest = state.get("vtime_max_ns")
         seen = self._standing.vtime_ns
         if not isinstance(latest, int) or isinstance(latest, bool) or not seen <= latest <= max(seen, self._end_vtime_ns):
-            yield Field("vtime_max_ns", latest, seen)
+            yield Field("vtime_max_ns", _told(latest), seen)
 
     def _snapshot_fields(self, recorded: Any) -> Iterator[Field]:
         kept = self._standing.snapshots
@@ -208,4 +209,6 @@ def _differences(recorded: Any, replayed: Any, where: str) -> Iterator[Field]:
 
 
 def _told(value: Any) -> Any:
-    return value if value is None or isinstance(value, int | str) else f"{type(value).__name__} of {len(value)}"
+    if isinstance(value, list | dict) or (isinstance(value, str) and len(value) > TEXT_MAX):
+        return f"{type(value).__name__} of {len(value)}"
+    return value

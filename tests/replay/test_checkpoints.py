@@ -141,6 +141,7 @@ POINTS: dict[str, tuple[Any, Cause, str]] = {
     "a timer": (lambda s, p: flip(s, "machine", "vcpus", 1, "timers", 0, 0), Cause.DAMAGE, "machine.vcpus[1].timers[0][0]"),
     "the clock": (lambda s, p: flip(s, "machine", "clock_ns"), Cause.DAMAGE, "machine.clock_ns"),
     "a flag's type": (lambda s, p: s["machine"]["gic"].update(enabled=1), Cause.DAMAGE, "machine.gic.enabled"),
+    "a number that is none": (lambda s, p: s["machine"].update(random_state=1.5), Cause.DAMAGE, "machine.random_state"),
     "no machine": (lambda s, p: s.update(machine=[]), Cause.DAMAGE, "machine"),
     "an SGI that was not sent": (lambda s, p: s["sgis"].append([5, 0, 1, 3]), Cause.DRIFT, "sgis"),
     "a snapshot that was not kept": (lambda s, p: s["snapshots"].append({"number": 3}), Cause.DRIFT, "snapshots"),
