@@ -109,11 +109,12 @@ def analyse(
     policy: str | None = None,
     over_ns: int | None = None,
     by: str | None = None,
+    symbols: Callable[[int], str | None] | None = None,
     rows: int = WINDOW_ROWS,
     tell: Callable[[int, int], None] | None = None,
 ) -> Analysis:
     """names: of steal, invariants, runtime, hypercalls. over_ns: steps of steal's and runtime's tables over time. by: vcpu or pc, which
-    hypercalls are told apart by. rows: in memory at a time, about. tell: (position, ns) reached.
+    hypercalls are told apart by. symbols: gives the name of a pc. rows: in memory at a time, about. tell: (position, ns) reached.
 
     Errors: InputError for an unknown policy or too many steps, TraceDamaged.
     """
@@ -137,7 +138,7 @@ def analyse(
         judge.close() if judge is not None else None,
         steps.close() if steps is not None else None,
         running.runtime(trace, over_ns=over_ns, rows=rows) if "runtime" in names else None,
-        calling.hypercalls(trace, by=by, rows=rows) if "hypercalls" in names else None,
+        calling.hypercalls(trace, by=by, symbols=symbols, rows=rows) if "hypercalls" in names else None,
     )
 
 

@@ -34,6 +34,13 @@ DEFAULT = ("steal", "invariants")
 @click.option(
     "--by", type=click.Choice(["vcpu", "pc"]), help="hypercalls: those of each vCPU, or of each place in the code, apart."
 )
+@click.option(
+    "--symbols",
+    is_flag=False,
+    flag_value="",
+    metavar="[=FILE]",
+    help="hypercalls --by pc: name each place, out of the kernel's own Image, or of an ELF FILE (docs/symbols.md).",
+)
 @click.option("--policy", help="The publication policy whose formula is the truth. [default: the recorded one]")
 @click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", help="auto: a bar on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -43,6 +50,7 @@ def analyze(
     tolerance: str,
     over: str | None,
     by: str | None,
+    symbols: str | None,
     policy: str | None,
     progress: str,
     as_json: bool,
@@ -66,10 +74,19 @@ def analyze(
         raise InputError("--over belongs to steal and runtime, which were not asked for")
     if by is not None and "hypercalls" not in names:
         raise InputError("--by belongs to hypercalls, which was not asked for")
+    if symbols is not None and by != "pc":
+        raise InputError("--symbols belongs to hypercalls --by pc, which was not asked for")
     opened = Trace.open(trace)
     try:
+        named = None
+        if symbols is not None:
+            from tracekit.symbols.symbols import Symbols
+
+            known = Symbols.for_trace(opened, symbols or None)
+            click.echo(f"tracekit: {known.how}", err=True)
+            named = known.text
         with progress_for(progress, f"analysing {trace.name}", opened.manifest["end"]["position"]) as bar:
-            done = analyse(opened, names or DEFAULT, policy=policy, over_ns=over_ns, by=by, tell=bar.tell)
+            done = analyse(opened, names or DEFAULT, policy=policy, over_ns=over_ns, by=by, symbols=named, tell=bar.tell)
     finally:
         opened.close()
     found: dict[str, Any] = done.as_json(str(trace), tolerance_ns)

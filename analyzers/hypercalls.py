@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import polars as pl
 
@@ -139,10 +139,12 @@ def _result() -> pl.Expr:
     return pl.when(is_64).then(pl.col("ret0").reinterpret(signed=True)).otherwise(narrow)
 
 
-def hypercalls(trace: Trace, *, by: str | None = None, rows: int = WINDOW_ROWS) -> pl.DataFrame:
+def hypercalls(
+    trace: Trace, *, by: str | None = None, symbols: Callable[[int], str | None] | None = None, rows: int = WINDOW_ROWS
+) -> pl.DataFrame:
     """One row for each function, or for each function and `by` (vcpu or pc); the most frequent first.
 
-    columns: function str? (null: unknown), function_id u32, vcpu u16 or pc u64 if asked for; calls i64; failures i64: results from -1 to -16,
+    columns: function str? (null: unknown), function_id u32, vcpu u16 or pc u64 if asked for, symbol str? behind a pc where `symbols` names it; calls i64; failures i64: results from -1 to -16,
     the errors of SMCCC and PSCI; results str: `result xcount`, the most frequent first (signed, of the call's width, great ones in hexadecimal; at most
     RESULTS_MAX; of very many different ones the rare ones are counted together as `others`);
     returns i64: calls after which the vCPU went on (CPU_OFF and SYSTEM_OFF do not return); what they cost, from the call to the vCPU's next
@@ -154,13 +156,19 @@ def hypercalls(trace: Trace, *, by: str | None = None, rows: int = WINDOW_ROWS) 
     calls = Calls(trace, by)
     for window in windows(trace, WANTS, rows):
         calls.feed(window)
-    return calls.close()
+    found = calls.close()
+    if symbols is None or "pc" not in found.columns:
+        return found
+    names = pl.Series("symbol", [symbols(pc) for pc in found["pc"]], dtype=pl.String)
+    return found.insert_column(found.columns.index("pc") + 1, names)
 
 
 def lines(found: pl.DataFrame) -> Iterator[pl.DataFrame | str]:
     """For people: headings and tables."""
     keys = [name for name in _KEYS if name in found.columns]
     shown = [_shown(name) for name in keys]
+    if "symbol" in found.columns:
+        shown.append(pl.col("symbol"))
     yield "calls, and what came back"
     yield found.select(*shown, "calls", "failures", "returns", "results")
     for unit, title in (("_ns", "in ns"), ("_instructions", "in instructions of the whole board")):

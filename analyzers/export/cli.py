@@ -20,6 +20,13 @@ from tracekit.formats.units import format_bytes, parse_duration_ns
 @click.option("--from-time", default="0ns", help="First virtual time, for example 1.5s.")
 @click.option("--to-time", help="Virtual time to stop before.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option(
+    "--symbols",
+    is_flag=False,
+    flag_value="",
+    metavar="[=FILE]",
+    help="perfetto, chrome: name each pc, out of the kernel's own Image, or of an ELF FILE (docs/symbols.md).",
+)
 @click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(
@@ -32,6 +39,7 @@ def export(
     from_time: str,
     to_time: str | None,
     force: bool,
+    symbols: str | None,
     progress: str,
     as_json: bool,
 ) -> None:
@@ -49,7 +57,7 @@ def export(
     window = Window(from_position, to_position, parse_duration_ns(from_time), end_ns)
     chosen = None if tables is None else [name.strip() for name in tables.split(",") if name.strip()]
     with progress_for(progress, f"exporting {trace.name}") as display:
-        done = write(trace, to, output, tables=chosen, window=window, force=force, tell=display.tell)
+        done = write(trace, to, output, tables=chosen, window=window, force=force, symbols=symbols, tell=display.tell)
     if as_json:
         click.echo(json.dumps(done.as_json()))
         return

@@ -57,12 +57,14 @@ def export(
     tables: Sequence[str] | None = None,
     window: Window | None = None,
     force: bool = False,
+    symbols: Path | str | None = None,
     tell: Callable[[int, int], None] = lambda position, vtime_ns: None,
 ) -> Exported:
     """Write a trace as perfetto, chrome, parquet or csv. The same trace gives the same bytes.
 
     output: a file for perfetto and chrome (packed by gzip if its name ends with .gz), a folder for parquet and csv; default: beside the caller,
-    under the trace's name. tables: which ones (default: all that the format can show). tell: called with position and vtime now and then.
+    under the trace's name. tables: which ones (default: all that the format can show). symbols: name each pc of a timeline, by an ELF file, or ""
+    for the kernel Image's own names. tell: called with position and vtime now and then.
     Errors: InputError, TraceExistsError, DiskError, TraceDamaged and the others of `Trace.open`.
     """
     if to not in SUFFIXES:
@@ -78,11 +80,14 @@ def export(
         raise InputError("no table is left to export")
     if is_timeline:
         require(to)
+    elif symbols is not None:
+        raise InputError(f"symbols are for {' and '.join(TIMELINES)}, not for {to}")
     trace = Trace.open(path)
     try:
         with fresh(output, path, force=force, is_folder=not is_timeline) as place:
             if is_timeline:
-                counts = _timeline(trace, to, place, run_name(path), chosen, window, output.name.endswith(".gz"), tell)
+                names = None if symbols is None else _names(trace, symbols)
+                counts = _timeline(trace, to, place, run_name(path), chosen, window, output.name.endswith(".gz"), tell, names)
             else:
                 counts = _folder(trace, to, place, run_name(path), chosen, window, tell)
         size = sum(file.stat().st_size for file in [output, *output.rglob("*")] if file.is_file())
@@ -109,6 +114,7 @@ def _timeline(
     window: Window,
     is_packed: bool,
     tell: Callable[[int, int], None],
+    names: Callable[[int | None], str | None] | None,
 ) -> dict[str, int]:
     from tracekit.analyzers.export.painter import Painter
     from tracekit.analyzers.export.timeline import paint
@@ -123,7 +129,13 @@ def _timeline(
             from tracekit.analyzers.export.chrome import Chrome
 
             painter = Chrome(file)
-        return paint(trace, painter, run, tables, window, tell)
+        return paint(trace, painter, run, tables, window, tell, names=names)
+
+
+def _names(trace: Trace, given: Path | str) -> Callable[[int | None], str | None]:
+    from tracekit.symbols.symbols import Symbols
+
+    return Symbols.for_trace(trace, given or None).text
 
 
 def _folder(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
 
@@ -12,6 +12,7 @@ from tracekit.analyzers.findings import Finding
 from tracekit.analyzers.source import KEY, Want
 from tracekit.analyzers.steal import entries_of
 
+Names = Callable[[int | None], str | None]  # the symbol of a pc, None where it has none
 _REGISTERS = (*(f"x{n}" for n in range(8)), *(f"ret{n}" for n in range(4)))
 KINDS = {
     "hypercalls": Kind(
@@ -50,15 +51,26 @@ def wants(tables: Sequence[str]) -> dict[str, Want]:
     return {table: want for table, want in _WANTS.items() if table in tables}
 
 
-def instants_of(table: str, rows: pl.DataFrame, window: Window) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
-    """A window's rows of a table by their name, as `Painter.instants` takes them. Bytes are text with escapes."""
+def kind_of(table: str, names: Names | None) -> Kind:
+    """What a table's instants have; with names, each pc has its symbol too."""
     kind = KINDS[table]
+    is_named = names is not None and "pc" in kind.columns
+    return Kind(kind.name, (*kind.columns, "symbol"), kind.hexadecimal) if is_named else kind
+
+
+def instants_of(
+    table: str, rows: pl.DataFrame, window: Window, names: Names | None = None
+) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
+    """A window's rows of a table by their name, as `Painter.instants` takes them. Bytes are text with escapes."""
+    kind = kind_of(table, names)
     rows = rows.filter(window.holds)
     where = _WANTS[table].where
     rows = rows if where is None else rows.filter(where)
     if "text" in kind.columns:
         texts = [data.decode(errors="backslashreplace").rstrip("\n") for data in rows["data"]]
         rows = rows.with_columns(text=pl.Series(texts, dtype=pl.String))
+    if names is not None and "symbol" in kind.columns:
+        rows = rows.with_columns(symbol=pl.Series([names(pc) for pc in rows["pc"]], dtype=pl.String))
     rows = rows.select(_NAMES[table].alias("name"), "vcpu", "vtime_ns", *KEY, *kind.columns)
     for (name,), part in rows.group_by("name", maintain_order=True):
         yield str(name), part.drop("name").rows()

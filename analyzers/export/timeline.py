@@ -9,7 +9,7 @@ import polars as pl
 from tracekit.analyzers import invariants as rules
 from tracekit.analyzers.export.lanes import Lanes
 from tracekit.analyzers.export.lives import Lives
-from tracekit.analyzers.export.marks import FINDINGS, KINDS, Counters, finding_row, instants_of, wants
+from tracekit.analyzers.export.marks import FINDINGS, KINDS, Counters, Names, finding_row, instants_of, kind_of, wants
 from tracekit.analyzers.export.painter import Painter, scene_of
 from tracekit.analyzers.export.window import Window
 from tracekit.analyzers.invariants import Invariants
@@ -30,11 +30,12 @@ def paint(
     window: Window,
     tell: Callable[[int, int], None] = lambda position, vtime_ns: None,
     rows: int = ROWS,
+    names: Names | None = None,
 ) -> dict[str, int]:
     """Show the tables of a trace to a painter; gives how many slices, switches, samples, flows and instants there were.
 
     A window begins with what is so then, whole from its own begin on. Findings are those of the rows up to the window's end, and are
-    shown where they lie in it. Errors: TraceDamaged.
+    shown where they lie in it. names: gives the symbol of a pc. Errors: TraceDamaged.
     """
     walk = Walk(trace, rows=rows)
     lanes, lives = Lanes(window), Lives(walk.places.vcpu_count, window)
@@ -61,8 +62,8 @@ def paint(
                 counts["samples"] += len(samples)
         for table in KINDS:
             if table in tables:
-                for name, found in instants_of(table, step.tables[table], window):
-                    painter.instants(KINDS[table], name, found)
+                for name, found in instants_of(table, step.tables[table], window, names):
+                    painter.instants(kind_of(table, names), name, found)
                     counts["instants"] += len(found)
         reached = max([reached, *(_last(frame) for frame in step.tables.values() if frame.height)])
         tell(*reached)

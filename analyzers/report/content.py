@@ -123,7 +123,7 @@ def content_of(trace: Trace, *, from_ns: int | None = None, to_ns: int | None = 
     return Content(
         str(trace.path), trace.manifest, analysis, window, thinned, _blame(thinned.kept, pieces), spent,
         lanes.waited_for(pieces, vcpus), waits, latencies,
-        [Shown(one, _row_of(trace, one)) for one in analysis.findings], _calls(trace), directives.head(DIRECTIVES_MAX),
+        _named(trace, [Shown(one, _row_of(trace, one)) for one in analysis.findings]), _calls(trace), directives.head(DIRECTIVES_MAX),
         directives.height, _console(trace),
     )  # fmt: skip
 
@@ -176,6 +176,26 @@ def _row_of(trace: Trace, finding: Finding) -> tuple[tuple[str, Any], ...]:
             if found.height:
                 return tuple(found.row(0, named=True).items())
     return ()
+
+
+def _named(trace: Trace, shown: list[Shown]) -> list[Shown]:
+    """Rows of code with the symbol behind their pc, where the kernel's own Image names it. Errors: TraceDamaged."""
+    if not any(isinstance(value, int) for one in shown for name, value in one.row if name == "pc"):
+        return shown
+    from tracekit.symbols.symbols import Symbols
+
+    symbols = Symbols.for_trace(trace)
+    if symbols.is_empty:
+        return shown
+    out = []
+    for one in shown:
+        row: list[tuple[str, Any]] = []
+        for name, value in one.row:
+            row.append((name, value))
+            if name == "pc":
+                row.append(("symbol", symbols.text(value)))
+        out.append(Shown(one.finding, tuple(row)))
+    return out
 
 
 def _calls(trace: Trace) -> pl.DataFrame:

@@ -154,8 +154,17 @@ def _save(view: Tables, text: str, kind: str, output: Path | None, force: bool, 
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="The N newest (default: those that account for every byte)."
 )
+@click.option(
+    "--symbols",
+    is_flag=False,
+    flag_value="",
+    metavar="[=FILE]",
+    help="Name the code, out of the kernel's own Image, or of an ELF FILE (docs/symbols.md).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def who_wrote(trace: Path, address: str, before: int | None, size: int | None, limit: int | None, as_json: bool) -> None:
+def who_wrote(
+    trace: Path, address: str, before: int | None, size: int | None, limit: int | None, symbols: str | None, as_json: bool
+) -> None:
     """The writes of guest and host to a physical ADDRESS, the newest first: position, time, code, value and cause, each with its proof.
 
     ADDRESS: hexadecimal or decimal; pvtime:N is the stolen time of vCPU N. The table memory_writes answers where it holds all writes to the
@@ -172,10 +181,17 @@ def who_wrote(trace: Path, address: str, before: int | None, size: int | None, l
     answer = ask(
         opened, ipa, size=size or natural, before=before, limit=limit, tell=lambda text: click.echo(f"tracekit: {text}", err=True)
     )
+    names = None
+    if symbols is not None:
+        from tracekit.symbols.symbols import Symbols
+
+        known = Symbols.for_trace(opened, symbols or None)
+        click.echo(f"tracekit: {known.how}", err=True)
+        names = known.text
     if as_json:
-        click.echo(json.dumps(as_dict(opened, answer)))
+        click.echo(json.dumps(as_dict(opened, answer, names)))
         return
-    for line in lines(opened, answer):
+    for line in lines(opened, answer, names):
         click.echo(line)
 
 
