@@ -25,6 +25,9 @@ TOKEN_BYTES_MAX = 1 << 16  # a token's place is a u16
 FIRST_TOKEN_BYTES_MAX = 64
 TOKEN_TABLES_MAX = 64  # places that look like one
 ALIGNMENTS = (8, 256)
+WALKED_MAX = 1 << 23  # names that are tried in all
+NAMES_BYTES_MAX = 1 << 27  # of all names together
+CANDIDATES_MAX = 1 << 12  # relocations that may be the base's
 REACH = 64 << 20  # how far before the tokens the count is looked for
 COUNT_MIN = 64
 TYPES = frozenset(b"aAbBcCdDeEgGiInNpPrRsStTuUvVwW?-")
@@ -49,8 +52,12 @@ class Kallsyms:
 
 def find_kallsyms(image: bytes) -> Kallsyms | None:
     """The symbols of an unpacked Image; None where it has none (CONFIG_KALLSYMS is off) or none that can be read."""
+    left = WALKED_MAX
     for tokens, table, index_end in _token_tables(image):
         for count_at, alignment, count in _counts(image, table, tokens):
+            left -= count
+            if left < 0:
+                return None
             names = _names(image, count_at + alignment, count, tokens, table)
             if names is None:
                 continue
@@ -153,7 +160,7 @@ def _names(image: bytes, begin: int, count: int, tokens: list[bytes], end: int) 
             return None
         name = b"".join([tokens[code] for code in image[at : at + length]])
         total += len(name)
-        if len(name) < 1 or len(name) > NAME_BYTES_MAX or total > 64 * end:
+        if len(name) < 1 or len(name) > NAME_BYTES_MAX or total > NAMES_BYTES_MAX:
             return None
         names.append(name)
         at += length
@@ -215,6 +222,8 @@ def _relocated(image: bytes, at: int) -> int | None:
             found.append((place, value))
             if place - at == link_base(image, value):
                 values.add(value)
+    if len(values) > CANDIDATES_MAX:
+        return None
     some = found[:: max(1, len(found) // SAMPLES)]
     fitting = [value for value in values if all(_is_blank(image, place - link_base(image, value), to) for place, to in some)]
     return fitting[0] if len(fitting) == 1 else None

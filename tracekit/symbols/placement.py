@@ -19,7 +19,7 @@ from tracekit.symbols.kallsyms import KERNEL_HALF
 GRANULE = 1 << 16  # where a kernel begins is a multiple of it
 CALLS_MAX = 1 << 16  # hypercalls that are looked at
 PLACES_MAX = 256  # different ones
-SITES_MAX = 1 << 16
+SITES_MAX = 1 << 14
 NOP = 0xD503_201F
 OPCODES = {"hvc": 0xD400_0002, "smc": 0xD400_0003}
 Call = tuple[int, int]  # (pc, instruction)

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-SYMBOLS_MAX = 1 << 22  # in one table; a distribution's kernel has some 200,000
+SYMBOLS_MAX = 1 << 21  # in one table; a distribution's kernel has some 200,000
 NAME_BYTES_MAX = 4096
 
 

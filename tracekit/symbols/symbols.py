@@ -94,10 +94,10 @@ class Symbols:
 
 def _of_kernel(trace: Trace, image: bytes, given: ElfSymbols | None) -> Symbols:
     if given is not None:
-        _check_kernel(image, given)
         begin = given.text_begin()
         if begin is None:
             raise InputError(f"{given.name}: no vmlinux: it has no symbol _text, where a kernel begins")
+        _check_kernel(image, given, begin)
         table, linked, source = given.table, begin, given.name
     else:
         found = find_kallsyms(image)
@@ -124,13 +124,18 @@ def _table_of(found: Kallsyms, size: int) -> Table:
     return Table(reversed(entries), found.base + size)
 
 
-def _check_kernel(image: bytes, given: ElfSymbols) -> None:
-    """Errors: InputError where both have a build id and they differ."""
+def _check_kernel(image: bytes, given: ElfSymbols, begin: int) -> None:
+    """Errors: InputError where both have a build id and they differ; where they have not, and the code differs."""
     held = build_ids(image)
-    if given.build_id is not None and held and given.build_id not in held:
-        raise InputError(
-            f"{given.name}: build id {given.build_id.hex()} is not the recorded kernel's ({', '.join(sorted(one.hex() for one in held))})"
-        )
+    if given.build_id is not None and held:
+        if given.build_id not in held:
+            ids = ", ".join(sorted(one.hex() for one in held))
+            raise InputError(f"{given.name}: build id {given.build_id.hex()} is not the recorded kernel's ({ids})")
+        return
+    for address, code in given.code:
+        at = address - begin
+        if at < 0 or image[at : at + len(code)] != code:
+            raise InputError(f"{given.name}: its code at {address:#x} is not the recorded kernel's (no build id tells more)")
 
 
 def _check_program(trace: Trace, given: ElfSymbols) -> None:
