@@ -55,6 +55,7 @@ class Replay:
         self.options = options or ReplayOptions()
         self._trace = trace
         self._stop = stop
+        self._writes = writer is not None
         self._on_progress, self._on_checkpoint = on_progress, on_checkpoint
         manifest = trace.manifest
         self.machine = RecordedMachine(trace)
@@ -199,7 +200,8 @@ class Replay:
             self._difference.fail("the run goes on behind the recorded end", Cause.DRIFT, self._events.peek())
 
     def _finish(self) -> None:
-        self.board.engine.close_run()
+        if self._is_whole or self._writes:  # elsewhere the recorded straight run goes on, and is no shorter row
+            self.board.engine.close_run()
         self.board.drain_all()
         if self._is_whole:
             self.board.console.close()

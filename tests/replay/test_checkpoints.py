@@ -88,6 +88,19 @@ def test_every_start_with_captured_columns(tmp_path: Path, capture: str) -> None
     assert begun(tmp_path / "b.tkt", middle).divergence == found
 
 
+def test_a_stop_inside_a_straight_run(tmp_path: Path) -> None:
+    """A run of `blocks` that goes on behind --to is not told as a shorter one; one that is wrong in front of it still is."""
+    recorded(tmp_path / "a.tkt", "steal", host=busy_host("fair"), checkpoint_every=1, capture="full", max_instructions=400_000)
+    long = [row["position"] for row in rows(tmp_path / "a.tkt", "blocks") if row["instructions"] > 4]
+    for place in (long[3], long[len(long) // 2], long[-3]):
+        result = agreed(tmp_path / "a.tkt", to_position=place + 2)
+        assert isinstance(result, Result) and result.is_identical and result.position == place + 2, result
+    nth = len(rows(tmp_path / "a.tkt", "blocks")) // 2
+    forged(tmp_path / "a.tkt", tmp_path / "b.tkt", rows=nth_row("blocks", nth, "instructions", lambda value: value + 1))
+    result = agreed(tmp_path / "b.tkt", to_position=long[-3] + 2)
+    assert isinstance(result, Result) and result.divergence is not None and "blocks" in result.divergence.what
+
+
 def snapshots(tmp_path: Path) -> Path:
     """A run that keeps two snapshots and rolls back to the first."""
     times = [(2_000_000, "snapshot", None), (4_000_000, "snapshot", None), (6_000_000, "restore", 0), (8_000_000, "restore", 1)]
