@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 FOLDER_VARIABLE = "TRACEKIT_TIMINGS"  # names the cache's folder; empty: no cache
@@ -33,8 +34,11 @@ def load(key: str, count: int) -> tuple[float, ...] | None:
     place = folder()
     if place is None:
         return None
+    path = place / f"{key}.json"
     try:
-        with (place / f"{key}.json").open("rb") as file:
+        if not path.is_file():  # a pipe would be waited for
+            return None
+        with path.open("rb") as file:
             seconds = json.loads(file.read(FILE_BYTES_MAX))["seconds"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -68,7 +72,8 @@ def keep(key: str, count: int, laps: Mapping[int, float]) -> None:
         temporary.replace(place / f"{key}.json")
         _drop_old(place)
     except OSError:
-        return
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _drop_old(place: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -174,3 +175,16 @@ def test_timings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(timings.FOLDER_VARIABLE, place)
         timings.keep("k", 1, {0: 1.0})
         assert timings.load("k", 1) is None
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_something_else_in_the_place_of_timings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
+) -> None:
+    """A pipe is not waited for; a folder stays, and nothing is left beside it."""
+    monkeypatch.setenv(timings.FOLDER_VARIABLE, str(tmp_path))
+    make(tmp_path / "k.json")
+    assert timings.load("k", 1) is None
+    timings.keep("k", 1, {0: 1.0})
+    assert timings.load("k", 1) == (None if make is os.mkdir else (1.0,))
+    assert [one.name for one in tmp_path.iterdir()] == ["k.json"]
