@@ -187,7 +187,7 @@ class Decisions:
 
     def _sgi(self, event: Event) -> bool:
         vcpu, intid = event.row[3], event.row[5]
-        on_its_way = [sgi for sgi in self._standing.sgis if sgi[2] == vcpu and sgi[3] == intid]
+        on_its_way = [sgi for sgi in self._standing.sgis if sgi[0] <= event.row[2] and sgi[2] == vcpu and sgi[3] == intid]
         if not on_its_way:
             return False
         sgi = min(on_its_way, key=lambda one: one[0])

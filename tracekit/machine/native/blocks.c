@@ -30,6 +30,11 @@ static __attribute__((noinline, cold)) void look(Engine *e, uint64_t pc, uint64_
     tk_hint_restore(e);
     tk_look_before_blocks(e);
   }
+  if (e->again) { /* an access to a device that has been carried out: its instruction retires, whatever is due behind it */
+    s->left -= (int64_t)size;
+    s->block_end = pc + size;
+    return;
+  }
   if (e->flush_wanted || s->stop_wanted || e->wfe_retires || e->wfe_block_size || e->hint_size || s->left <= 0) {
     tk_stop(e);
     return;
@@ -75,7 +80,7 @@ void tk_hook_code(uc_engine *uc, uint64_t pc, uint32_t size, void *user) {
   Engine *e = user;
   State *s = &e->s;
   if (e->stopping) return;
-  if (s->left <= 0) {
+  if (s->left <= 0 || e->cut_wanted) {
     s->block_end = pc;
     tk_stop(e);
     return;

@@ -158,6 +158,10 @@ void tk_capture_break(Engine *e, uint64_t pc) {
   if (end == e->run_start_pc) e->run_open = false;
   else close_run(e, end);
 }
+/* The block was left in front of `pc`, where it goes on at once. */
+void tk_capture_cut(Engine *e, uint64_t pc) {
+  if (e->run_open && pc >= e->run_start_pc && pc <= e->run_next_pc) e->run_next_pc = pc;
+}
 TK_EXPORT void tk_close_run(Engine *e) { tk_capture_break(e, 0); }
 /* Capture goes on in another buffer; it stays the caller's. */
 TK_EXPORT void tk_capture_into(Engine *e, int table, Columns *columns) {

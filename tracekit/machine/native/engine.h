@@ -23,6 +23,7 @@
 #define TK_CAPTURE_ROWS 98304 /* a whole batch of a trace, and room for what one block may still add */
 #define TK_WFE_SITES_MAX 256
 #define TK_NO_TRANSLATIONS_TOLD (-2)
+#define TK_ACCESSES_MAX 80 /* of one instruction; DC ZVA makes most */
 #define TK_CANNOT_LEAVE (-100)
 #define TK_FAULTS_WITHOUT_PROGRESS_MAX 4096
 
@@ -154,6 +155,10 @@ typedef struct {
   bool abort_seen, leaving; /* leaving: the block is being left from inside a store; see exceptions.c */
   /* MMIO: the value that the access in flight reads */
   uint64_t mmio_value, mmio_base, mmio_bytes_left;
+  /* what one instruction's device accesses gave; again: it is being run again, alone, and is given them; see devices.c */
+  uint64_t done_position, done_pc, done_value[TK_ACCESSES_MAX];
+  uint32_t done_count, done_next;
+  bool again, cutting, cut_wanted; /* cutting: the block is being left for that; cut_wanted: the same where instructions are counted */
   struct { void *engine; uint64_t base; } region[8];
   uint32_t region_count;
   /* capture */
@@ -197,6 +202,7 @@ const uint8_t *tk_code_word(Engine *e, uint64_t pc);
 bool tk_access_address(Engine *e, uint32_t word, uint64_t pc, uint64_t pa, uint64_t *va);
 void tk_enter_exception(Engine *e, bool irq, uint64_t elr, uint32_t esr, bool has_far, uint64_t far);
 void tk_external_abort(Engine *e, int error);
+bool tk_leave_block(Engine *e);
 void tk_hook_intr(uc_engine *, uint32_t number, void *user);
 bool tk_hook_unmapped(uc_engine *, int type, uint64_t pa, int size, int64_t value, void *user);
 
@@ -219,6 +225,9 @@ uint32_t tk_hook_sys(uc_engine *, int reg, const CpReg *r, void *user);
 /* noexit.c */
 int tk_leave_out_checks(Engine *e);
 
+/* devices.c */
+void tk_cut_behind_access(Engine *e);
+
 /* capture.c */
 void tk_hook_write(uc_engine *, int type, uint64_t pa, int size, int64_t value, void *user);
 void tk_hook_read(uc_engine *, int type, uint64_t pa, int size, int64_t value, void *user);
@@ -226,6 +235,7 @@ void tk_capture_enter(Engine *e, uint64_t pc);
 void tk_capture_settle(Engine *e);
 void tk_capture_block(Engine *e, uint64_t pc, uint64_t size);
 void tk_capture_break(Engine *e, uint64_t pc);
+void tk_capture_cut(Engine *e, uint64_t pc);
 uint32_t tk_captured_word(Engine *e, uint64_t pc);
 
 /* wfe.c */

@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum { EXC_UNDEF = 1, EXC_SVC = 2, EXC_PREFETCH_ABORT = 3, EXC_DATA_ABORT = 4, EXC_BREAKPOINT = 7, EXC_HVC = 11, EXC_SMC = 13 };
-enum { EC_INSN_ABORT = 0x20, EC_DATA_ABORT = 0x24 };
+enum { EC_WFX = 0x01, EC_INSN_ABORT = 0x20, EC_DATA_ABORT = 0x24 };
 
 const uint8_t *tk_code_word(Engine *e, uint64_t pc) {
   uint64_t pa;
@@ -66,8 +66,12 @@ void tk_hook_intr(uc_engine *uc, uint32_t number, void *user) {
   }
   uint64_t pc = tk_pc(e);
   if (e->straddle_count) tk_capture_settle(e);
-  if (e->tail_running && number == EXC_UNDEF && pc + 4 == e->tail_pc + (uint64_t)e->tail && s->left == 0) {
-    /* Not the guest's: `until` is compiled as a WFI, and a WFI at EL0 traps (with PC - 4) while SCTLR_EL1.nTWI is 0. */
+  uint32_t esr;
+  uint64_t far;
+  read_syndrome(e, &esr, &far);
+  if (e->tail_running && number == EXC_UNDEF && pc + 4 == e->tail_pc + (uint64_t)e->tail && esr >> 26 == EC_WFX) {
+    /* Not the guest's: `until` is compiled as a WFI, and a WFI at EL0 traps (with PC - 4) while SCTLR_EL1.nTWI is 0. A WFI of the guest
+     * ends its block and is never the end of just its head. */
     write64(e, e->id.pc, pc + 4);
     tk_stop(e);
     return;
@@ -87,9 +91,6 @@ void tk_hook_intr(uc_engine *uc, uint32_t number, void *user) {
   if (number != EXC_PREFETCH_ABORT) s->left += (int64_t)(s->block_end - pc); /* what the block hook counted and the fault cut off */
   s->block_end = pc;
   if (s->captures_blocks) tk_capture_break(e, pc);
-  uint32_t esr;
-  uint64_t far;
-  read_syndrome(e, &esr, &far);
   if (number == EXC_HVC || number == EXC_SMC) {
     s->hypercall_is_smc = number == EXC_SMC;
     s->hypercall_immediate = esr & 0xffff;
@@ -130,12 +131,13 @@ void tk_hook_intr(uc_engine *uc, uint32_t number, void *user) {
  * its loop, with the PC at the store, as it does for every fault. What comes of it (an exception while the MMU is on, a failed
  * fetch while it is off) is known by `leaving`. */
 #define NOWHERE ((uint64_t)1 << 54)
-static void leave_block(Engine *e) {
+bool tk_leave_block(Engine *e) { /* does not return, except where it does not work: false, and engine_error says how */
   Block none;
   e->leaving = true;
   int error = e->api.ctl(e->uc, e->id.ctl_request_cache, NOWHERE, &none);
-  e->leaving = false; /* it has come back; with its check the engine stops behind the store all the same */
-  if (e->s.leaves_out_checks) e->s.engine_error = error ? error : TK_CANNOT_LEAVE;
+  e->leaving = false;
+  e->s.engine_error = error ? error : TK_CANNOT_LEAVE;
+  return false;
 }
 bool tk_hook_unmapped(uc_engine *uc, int type, uint64_t pa, int size, int64_t value, void *user) {
   (void)uc, (void)value;
@@ -144,7 +146,7 @@ bool tk_hook_unmapped(uc_engine *uc, int type, uint64_t pa, int size, int64_t va
   e->abort_pa = pa, e->abort_size = (uint32_t)size, e->abort_seen = true;
   e->abort_is_write = type == e->id.mem_write_unmapped;
   e->abort_pc = tk_pc(e);
-  if (e->abort_is_write) leave_block(e);
+  if (e->abort_is_write && !tk_leave_block(e) && !e->s.leaves_out_checks) e->s.engine_error = 0; /* with its check the engine stops behind the store all the same */
   return false;
 }
 static uint64_t extended(uint64_t v, int extend) {

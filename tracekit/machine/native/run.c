@@ -15,21 +15,24 @@ TK_EXPORT int tk_run(Engine *e, uint64_t limit_position, uint64_t horizon_ns) {
   State *s = &e->s;
   s->limit_position = limit_position, s->horizon_ns = horizon_ns;
   s->stop_position = s->position, s->left = 0, s->engine_error = 0, s->stop_wanted = 0, s->faults_here = 0;
-  e->hypercall_pending = 0, e->hint_end = 0;
+  e->hypercall_pending = 0, e->hint_end = 0, e->done_position = UINT64_MAX;
   for (;;) {
     uint64_t pc = tk_pc(e);
     s->block_end = pc;
     s->position = tk_position_at(e, pc);
+    e->cut_wanted = false;
     if (e->flush_wanted) {
       tk_flush_code(e);
       e->flush_wanted = false;
     }
     tk_plan(e);
     tk_look_before_blocks(e);
-    if (tk_timer_is_due(e)) return finish(e, TK_STOP_TIMER);
-    if (s->position >= limit_position || tk_ns_at(e, s->position) >= horizon_ns) return finish(e, TK_STOP_LIMIT);
-    if (s->stop_wanted) return finish(e, TK_STOP_REQUESTED);
-    if (s->takes_interrupts && s->line[s->vcpu] && !(read32(e, e->id.pstate) & PSTATE_I)) return finish(e, TK_STOP_INTERRUPT);
+    if (!e->again) {
+      if (tk_timer_is_due(e)) return finish(e, TK_STOP_TIMER);
+      if (s->position >= limit_position || tk_ns_at(e, s->position) >= horizon_ns) return finish(e, TK_STOP_LIMIT);
+      if (s->stop_wanted) return finish(e, TK_STOP_REQUESTED);
+      if (s->takes_interrupts && s->line[s->vcpu] && !(read32(e, e->id.pstate) & PSTATE_I)) return finish(e, TK_STOP_INTERRUPT);
+    }
     e->stopping = false, e->abort_seen = false, e->code_is_stale = true;
     int error;
     bool is_cut = e->tail && pc == e->tail_pc;
@@ -41,7 +44,7 @@ TK_EXPORT int tk_run(Engine *e, uint64_t limit_position, uint64_t horizon_ns) {
       e->api.ctl(e->uc, e->id.ctl_exits_off, 0);
       error = e->api.emu_start(e->uc, pc, end, 0, 0);
       e->api.ctl(e->uc, e->id.ctl_exits_on, 1);
-      e->tail_running = false;
+      e->tail_running = e->again = false;
       e->tail = 0;
       if (!e->stopping && tk_pc(e) == end) e->stopping = true;
     } else {
@@ -54,6 +57,11 @@ TK_EXPORT int tk_run(Engine *e, uint64_t limit_position, uint64_t horizon_ns) {
     if (e->hint_word) tk_hint_restore(e);
     if (e->hint_size) tk_hint_settle(e);
     if (s->engine_error) return finish(e, TK_STOP_ERROR);
+    if (e->cutting) {
+      if (is_cut) e->api.ctl(e->uc, e->id.ctl_remove_cache, pc, pc + (s->block_end - pc));
+      tk_cut_behind_access(e);
+      continue;
+    }
     if (e->wfe_retires && tk_pc(e) == e->wfe_next_pc) {
       e->wfe_retires = false;
       s->position = tk_position_at(e, e->wfe_next_pc);
