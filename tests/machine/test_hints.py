@@ -11,6 +11,8 @@ from small_engine import CODE, RAM, REWRITTEN, SIZE, engine, lock_scenario, stop
 from support import busy_host, files_of, replayed
 
 from tracekit.host.config import HostConfig
+from tracekit.machine import engine as engine_module
+from tracekit.machine import native, probe
 from tracekit.machine.engine import EngineConfig
 from tracekit.machine.registers import Registers
 from tracekit.recorder.record import record
@@ -126,3 +128,28 @@ def test_recordings_are_the_same(tmp_path: Path, host: HostConfig) -> None:
     for options in ({}, {"counting": "instruction"}, {"page_size": 1024, "mode": "safe"}):
         result = replayed(tmp_path / "fast.tkt", **options)
         assert result.is_identical, str(result.divergence)
+
+
+@pytest.mark.parametrize("cpu", ["a53", "a72", "max"])
+@pytest.mark.parametrize("page_size", [1024, 4096])
+def test_it_is_proven(cpu: str, page_size: int) -> None:
+    """With this Unicorn nothing speaks against it."""
+    assert probe.hint_objection.__wrapped__(cpu, page_size) is None
+    assert probe.settled(EngineConfig(cpu=cpu, page_size=page_size)).eases_hints
+
+
+def test_where_it_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that keeps the old translation executes the hints themselves: the probe sees it, and they are left alone."""
+    ids = engine_module._ids
+
+    def crippled() -> native.Ids:
+        made = ids()
+        made.ctl_remove_cache = made.ctl_flush_tlb
+        return made
+
+    monkeypatch.setattr(engine_module, "_ids", crippled)
+    said = probe.hint_objection.__wrapped__("a53", 4096)
+    assert said is not None and said.startswith("WFE and YIELD: ")
+    monkeypatch.setattr(probe, "hint_objection", lambda cpu, page_size: said)
+    config = probe.settled(EngineConfig(mode="exact"))
+    assert (config.leaves_hints, config.eases_hints, "edge" in config.hook_set()) == (True, False, False)

@@ -64,7 +64,8 @@ class EngineConfig:
     ask probe.settled() for a configuration that may have it) or "safe" (every store is checked for changed code). fallback: why it
     is "exact" although "fast" was asked for. page_size: the engine's own granule, 4096 or 1024 bytes. counting: "block" or
     "instruction" (the slow reference: one callback for each instruction).
-    stops_at_wfe: run() returns StopReason.WFE behind every WFE, unless stop_at_wfe() says otherwise.
+    stops_at_wfe: run() returns StopReason.WFE behind every WFE, unless stop_at_wfe() says otherwise. leaves_hints: WFE and YIELD are not
+    made cheap (probe.settled() says so where that is not proven).
     """
 
     cpu: str = "a53"
@@ -76,11 +77,12 @@ class EngineConfig:
     watches: tuple[tuple[int, int], ...] = ()
     takes_interrupts: bool = True
     stops_at_wfe: bool = False
+    leaves_hints: bool = False
 
     @property
     def eases_hints(self) -> bool:
         """Whether WFE and YIELD are made cheap (native/hints.c)."""
-        return self.mode != "safe" and self.counting == "block"
+        return self.mode != "safe" and self.counting == "block" and not self.leaves_hints
 
     def hook_set(self) -> list[str]:
         """Names of the hooks that this configuration installs (they explain a divergence, they never gate a replay)."""

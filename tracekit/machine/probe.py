@@ -88,6 +88,36 @@ def _run(engine: Engine, cut: _Cut) -> str | None:
     return None
 
 
+_READS_ITSELF = (  # adds its own words up, hints and all: ADR X1, .; MOV X2, #9; LDR W3, [X1], #4; ADD X4, X4, X3
+    0x10000001, 0xD2800122, 0xB8404423, 0x8B030084, 0xD503203F, 0xD1000442, 0xB5FFFF82, 0xD503205F, 0x17FFFFF8,
+)  # fmt: skip
+_PASS = 2 + 5 * len(_READS_ITSELF) + 2  # YIELD; SUB X2, X2, #1; CBNZ X2, LDR; WFE; B ADR
+
+
+@cache
+def hint_objection(cpu: str, page_size: int) -> str | None:
+    """Why WFE and YIELD must be left to the engine (native/hints.c), in words; None where they may be made cheap. Tried once in a process."""
+    image = struct.pack(f"<{len(_READS_ITSELF)}I", *_READS_ITSELF)
+    try:
+        engine = Engine(EngineConfig(cpu=cpu, page_size=page_size, mode="exact"), 1, _RAM, 0x4000, _Nobody())
+    except EngineError as error:
+        return str(error)
+    try:
+        engine.ram[: len(image)] = image
+        engine.flush_code()
+        engine.reset_vcpu(0, _RAM, 0)
+        engine.set_x(4, 0)
+        for instructions, pc in ((4, _RAM + 16), (5, _RAM + 20), (_PASS, _RAM), (2 * _PASS - 1, _RAM + 32), (2 * _PASS, _RAM)):
+            reason = engine.run(instructions, 1 << 60)
+            if reason is not StopReason.LIMIT or engine.position != instructions or engine.pc() != pc:
+                return f"WFE and YIELD: not at instruction {instructions}"
+        if engine.x(4) != 2 * sum(_READS_ITSELF) or engine.ram[: len(image)] != image:
+            return "WFE and YIELD: memory shows what stands in for them"
+        return None if engine.state.hints else "WFE and YIELD: nothing stands in for them"
+    finally:
+        engine.close()
+
+
 @cache
 def objection(cpu: str, page_size: int) -> str | None:
     """Why the check must stay in the engine, in words; None where it may go. Tried once in a process."""
@@ -105,7 +135,10 @@ def objection(cpu: str, page_size: int) -> str | None:
 
 
 def settled(config: EngineConfig) -> EngineConfig:
-    """The configuration that the engine can really be built with: "exact" in place of "fast" where that is not proven."""
+    """The configuration that the engine can really be built with: "exact" in place of "fast", and hints left alone, where the other is not
+    proven."""
+    if config.eases_hints and hint_objection(config.cpu, config.page_size) is not None:
+        config = replace(config, leaves_hints=True)
     if config.mode != "fast":
         return config
     if config.counting == "instruction":
