@@ -120,6 +120,16 @@ def test_snapshots_are_part_of_it(tmp_path: Path) -> None:
         assert begun(path, k).is_identical
 
 
+def test_a_vcpu_that_runs_and_is_paused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot at a mark pauses one vCPU after the other: the second gets the physical CPU and executes nothing."""
+    monkeypatch.setattr("tracekit.recorder.session.STATES_EVERY_NS", 100_000)
+    times = [(1_000_000, "snapshot", None), (2_000_000, "restore", 0)]
+    host = busy_host("fair", directives=tuple(Directive(at_ns, kind, value=value) for at_ns, kind, value in times))
+    recorded(tmp_path / "a.tkt", "accounting", host=host, checkpoint_every=1, max_instructions=1_500_000)
+    result = agreed(tmp_path / "a.tkt", (3, 99))
+    assert isinstance(result, Result) and result.is_identical, result
+
+
 # --- forged checkpoints -------------------------------------------------------------------------------------------------------
 
 
