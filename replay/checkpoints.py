@@ -148,7 +148,7 @@ class CheckpointComparison:
         """Registers, devices and clocks; `states` rows at this place have agreed, so the checkpoint is to blame for its own."""
         machine = encode(board.save_portable())
         for n, vcpu in enumerate(machine["vcpus"]):
-            if n != machine["loaded_vcpu"]:  # set anew when it runs; a vCPU that was put aside before it had executed may have none
+            if n != machine["loaded_vcpu"]:  # set anew when it runs; whoever was put aside before executing has none of that run
                 del vcpu["local_ns"]
         yield from _differences(state.get("machine"), machine, "machine")
         yield from _differences(entry.vtime_ns, board.engine.now_ns(), "vtime_ns")
