@@ -53,13 +53,13 @@ def writes_backwards(trace: Trace, begin: int, end: int, *, before: int, from_po
                     yield first_rows[index] + number, row
 
 
-def captured_backwards(columns: Mapping[str, Any], count: int, begin: int, end: int) -> Iterator[Row]:
-    """Those of `count` captured rows of `memory_writes`, as raw columns, that write to [begin, end), the newest first."""
+def captured_backwards(columns: Mapping[str, Any], count: int, begin: int, end: int, table: str = TABLE) -> Iterator[Row]:
+    """Those of `count` captured rows of `memory_writes` (or `memory_reads`), as raw columns, that touch [begin, end), the newest first."""
     ipa = pa.Array.from_buffers(pa.uint64(), count, [None, pa.py_buffer(columns["ipa"])])
     size = pa.Array.from_buffers(pa.uint8(), count, [None, pa.py_buffer(columns["size"])])
     at = _hits(ipa, size, begin, end)
     if len(at):
-        for _, row in _backwards(arrow.batch_from_columns(TABLE, columns, count), at):
+        for _, row in _backwards(arrow.batch_from_columns(table, columns, count), at):
             yield row
 
 

@@ -5,7 +5,7 @@ Only pages that differ are written when it goes from one checkpoint to another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from tracekit.formats.checkpoint_file import ZERO_DIGEST, ZERO_PAGE
@@ -60,11 +60,14 @@ class Session:
         self._initial: InitialPages | None = None
 
     def _open(self) -> None:
-        self._replay = Replay(self._trace, self._options, compares_checkpoints=False)
+        self._replay = self._new_replay()
         self._checkpoints = self._replay.checkpoints
         self._dirty = DirtyPages(self._replay.board.memory)
         self._table: dict[int, Place] = {}  # of the checkpoint that was restored last
         self._is_lost = False  # what the machine is says nothing: it diverged
+
+    def _new_replay(self) -> Replay:
+        return Replay(self._trace, self._options, compares_checkpoints=False)
 
     def close(self) -> None:
         """Give the machine's memory back."""
@@ -99,10 +102,13 @@ class Session:
         ahead = 0 if k is None else self._checkpoints.entries[k].position - here
         if self._is_lost or position < here or ahead >= JUMP_MIN:
             self._jump(k)
-        if position == self.position:
-            return
+        if position != self.position:
+            self._guarded(lambda: self._replay.run_to(position))
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Errors: SessionDiverged, where the replay did; after any error the machine says nothing."""
         try:
-            self._replay.run_to(position)
+            act()
         except Diverged as diverged:
             self._is_lost = True
             raise SessionDiverged(self._trace, diverged.divergence) from None
@@ -123,12 +129,21 @@ class Session:
     def _pages_to_write(self, table: dict[int, Place]) -> dict[int, Page]:
         """Pages that may differ between the present memory and a checkpoint's: what was changed since, and where the tables differ."""
         known, digest = self._table, self._checkpoints.digest
-        wanted = set(self._dirty.scan().indices)
+        wanted = {*self._dirty.scan().indices, *self._changed_before()}
         wanted.update(index for index in known.keys() - table.keys())
         for index, place in table.items():
             before = known.get(index)
             if before != place and (before is None or digest(before) != digest(place)):
                 wanted.add(index)
+        return self._contents(wanted, table)
+
+    def _changed_before(self) -> Iterable[int]:
+        """Pages that changed between the checkpoint that was restored last and the last scan."""
+        return ()
+
+    def _contents(self, wanted: Iterable[int], table: dict[int, Place]) -> dict[int, Page]:
+        """Pages as they are at the checkpoint whose table that is."""
+        digest = self._checkpoints.digest
         pages: dict[int, Page] = {}
         stored = {}
         for index in wanted:

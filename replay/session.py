@@ -15,6 +15,7 @@ from tracekit.formats.reader import Trace
 from tracekit.formats.thick import ThickComparison
 from tracekit.machine.engine import StopReason, version
 from tracekit.machine.memory import GuestFault, Page
+from tracekit.machine.state import MachineState
 from tracekit.replay.checkpoints import CheckpointComparison, Point, read_point
 from tracekit.replay.comparison import Comparison
 from tracekit.replay.decisions import Decisions
@@ -46,10 +47,11 @@ class Replay:
         on_progress: Callable[[int], None] | None = None,
         on_checkpoint: Callable[[int], None] | None = None,
         compares_checkpoints: bool = True,
+        events: EventStream | None = None,
     ) -> None:
         """start: number of the checkpoint that is gone on from (None: the beginning); stop: of the one that ends it, once it has agreed.
 
-        on_progress: told the position now and then. on_checkpoint: told the number of each checkpoint that has agreed.
+        events: of the trace, if not a stream of its own. on_progress: told the position now and then. on_checkpoint: told the number of each checkpoint that has agreed.
         Errors: TraceDamaged where the manifest describes no machine that can be built, or the checkpoint none that can be gone on from.
         """
         self.options = options or ReplayOptions()
@@ -62,7 +64,7 @@ class Replay:
         self.checkpoints = trace.checkpoints()
         self.warnings = _engine_warnings(manifest.get("engine", {}))
         self._standing = Standing()
-        self._events = EventStream(trace)
+        self._events = EventStream(trace) if events is None else events
         self._difference = Difference(self._events, self._standing, bool(self.warnings))
         capture = self.options.capture or self.machine.recorded_capture
         stretches = {name: whole_stretch(manifest, name) for name, levels in WHOLE_AT.items() if capture in levels}
@@ -154,6 +156,27 @@ class Replay:
         """Go on to a position, before whatever is decided there. Errors: Diverged; TraceDamaged."""
         self._to, self._is_short = min(position, self.end_position), True
         self._run()
+
+    def decide_here(self) -> None:
+        """Apply what is decided at the present position: the machine is then as its next instruction finds it. Nothing at the end of the
+        run. Errors: Diverged; TraceDamaged."""
+        position = self.board.engine.position
+        if position < self.end_position:
+            self._to, self._is_short = self.end_position, True
+            self._apply_here(position)
+            self._decisions.settle()
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(position, sequence) of the next recorded event; behind all where there is none."""
+        following = self._events.peek()
+        return (NEVER, 0) if following is None else following.row[:2]
+
+    def return_to(self, machine: MachineState, standing: Standing, place: tuple[int, int], pages: Mapping[int, Page]) -> None:
+        """Be where this process has been: what board.save_here(), `standing` and `place` were there. pages: those that differ."""
+        self.board.restore_here(machine, pages)
+        self._events.seek(place, None if machine.console is None else (machine.console[0], machine.console[1]))
+        self._standing.become(standing)
 
     def _run(self) -> None:
         engine = self.board.engine

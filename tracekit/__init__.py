@@ -1,6 +1,6 @@
 """Record, replay and analyse arm64 guests and their stolen time.
 
-`open` and `open_many` give traces as tables, `record` and `replay` run guests, `diff` and `compare` tell runs apart. What they need is
+`open` and `open_many` give traces as tables, `record` and `replay` run guests, `session` stands inside a run, `diff` and `compare` tell runs apart. What they need is
 imported when one is first used: `import tracekit` itself loads nothing.
 """
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from tracekit.workbench.running import compare, diff, record, replay
     from tracekit.workbench.tables import ThinTraceWarning
     from tracekit.workbench.trace import TraceView, open
+    from tracekit.workbench.walking import session
 
 __version__ = "0.1.0"
 __all__ = [
     "InputError", "ManyView", "Scenario", "ThinTraceWarning", "TraceDamaged", "TraceError", "TraceView", "TracekitError", "compare",
-    "diff", "open", "open_many", "record", "replay",
+    "diff", "open", "open_many", "record", "replay", "session",
 ]  # fmt: skip
 
 _NAMES = {
@@ -39,6 +40,7 @@ _NAMES = {
     "open": "tracekit.workbench.trace:open",
     "open_many": "tracekit.workbench.many:open_many",
     "record": "tracekit.workbench.running:record",
+    "session": "tracekit.workbench.walking:session",
 }
 
 

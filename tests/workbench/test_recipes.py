@@ -14,6 +14,7 @@ import pytest
 from support import REPOSITORY, rows
 
 import tracekit
+from tracekit.replay.stops import Reason
 
 TEXT = (REPOSITORY / "docs" / "recipes.md").read_text()
 RUN: dict[str, Any] = {"vcpus": 2, "neighbours": ["50%:2ms"], "capture": "writes"}
@@ -105,3 +106,14 @@ def test_recipe(names: dict[str, Any], number: int, code: str) -> None:
         warnings.simplefilter("error")
         exec(code, scope)  # noqa: S102 (the page's own code is what is tested)
     assert CHECKS[number](scope["answer"], names), scope["answer"]
+
+
+def test_inside_a_run(names: dict[str, Any]) -> None:
+    """The block that walks through a run: it finds the last store that the table has, and what stands in memory then."""
+    (code,) = re.findall(r"^## Standing inside a run\n.*?```python\n(.*?)```$", TEXT, re.MULTILINE | re.DOTALL)
+    scope = dict(names)
+    exec(code, scope)  # noqa: S102 (the page's own code is what is tested)
+    cause, value, told, reason, events = scope["answer"]
+    assert (cause, value) == (last_store(names)[2], last_store(names)[3]) and told == value
+    assert reason in (Reason.BREAKPOINT, Reason.END) and {event.table for event in events} <= {"schedule"}
+    assert len(scope["code"]) == 4 and scope["registers"]["pc"] > 0

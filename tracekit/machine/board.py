@@ -462,9 +462,19 @@ class Board:
 
     def save(self) -> MachineState:
         """The whole machine as a plain value."""
+        return replace(self.save_here(), pages=dict(self.memory.pages()))
+
+    def save_here(self) -> MachineState:
+        """The machine without pages, between any two instructions; for restore_here() in this process."""
         saved = self.save_portable()
         vcpus = tuple(replace(one, context=self.engine.context(vcpu)) for vcpu, one in enumerate(saved.vcpus))
-        return replace(saved, engine_build=self.engine_build(), vcpus=vcpus, pages=dict(self.memory.pages()))
+        return replace(saved, engine_build=self.engine_build(), vcpus=vcpus)
+
+    def restore_here(self, saved: MachineState, pages: Mapping[int, Page]) -> None:
+        """Become what save_here() gave. pages, errors: as for restore_portable()."""
+        assert saved.engine_build == self.engine_build()
+        self.engine.forget()
+        self._become(saved, pages, with_contexts=True)
 
     def save_portable(self) -> MachineState:
         """The machine without pages and contexts: at a mark, its portable values and memory are all of it."""

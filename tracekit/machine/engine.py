@@ -406,6 +406,27 @@ class Engine:
         """PSTATE.I of the loaded vCPU."""
         return bool(self._uc.reg_read(arm.UC_ARM64_REG_PSTATE) & 0x80)
 
+    # --- breakpoints ----------------------------------------------------------------------------------------------------------
+
+    def watch_pc(self, pc: int, reached: Callable[[int, int, int], None]) -> int:
+        """From now on tell reached(position, vcpu, pc) whenever a vCPU is about to execute the instruction at this virtual address, and
+        go on. It must not raise. Memory is not touched, no other instruction pays; translated code is forgotten once. Gives a handle.
+        """
+        state = self.state
+
+        def hook(_uc: object, address: int, _size: int, _user: object) -> None:
+            if state.block_end > address:  # else its block was refused: it will be told when it runs
+                reached(int(state.stop_position) - (int(state.left) + int(state.block_end) - address >> 2), self.vcpu, address)
+
+        handle = int(self._uc.hook_add(const.UC_HOOK_CODE, hook, None, pc, pc))
+        self.flush_code()
+        return handle
+
+    def unwatch_pc(self, handle: int) -> None:
+        """What watch_pc() gave is not told any more."""
+        self._uc.hook_del(handle)
+        self.flush_code()
+
     # --- registers ------------------------------------------------------------------------------------------------------------
 
     def pc(self) -> int:

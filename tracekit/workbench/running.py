@@ -19,12 +19,12 @@ from tracekit.recorder.record import record as record_scenario
 from tracekit.recorder.scenario import SECTIONS, Scenario, read_scenario, scenario_of
 from tracekit.replay.capture import capture as write_captured
 from tracekit.replay.capture import plan_of
-from tracekit.replay.divergence import Result
 from tracekit.replay.options import ReplayOptions
 from tracekit.replay.verify import verify
 from tracekit.workbench.demo import bundled_guest
 from tracekit.workbench.many import ManyView
 from tracekit.workbench.trace import TraceView
+from tracekit.workbench.walking import ENGINES, Replayed
 
 Runs = str | Path | TraceView | ManyView | Iterable[str | Path | TraceView]
 # Keywords of `record` that a scenario file has in a section: name: (section, key).
@@ -99,24 +99,27 @@ def replay(
     output: str | Path | None = None,
     force: bool = False,
     engine: str = "fast",
-) -> Result:
+) -> Replayed:
     """Replay a trace from its own content and compare everything that happens; `is_identical` says whether all of it agreed.
 
     from_position: begin at the last checkpoint at or before it. to_position: stop there. jobs: verify the stretches between checkpoints in
     so many processes, or tasks of `executor`, which is left running; the result is the same. capture, output: write a new trace with
     what is captured on the way (thin, writes or full; default: as recorded) between these positions. engine: "fast", "exact" (only what Unicorn documents) or
-    "safe" (every store checked for changed code). A divergence is the result's, not an exception.
+    "safe" (every store checked for changed code). A divergence is the result's, not an exception. `session()` of the
+    result stands inside the run, as tracekit.session(path) does at once.
     Errors: TraceError where the trace cannot be used, InputError, DiskError, TraceExistsError.
     """
     _one_of("capture", capture, (None, "thin", "writes", "full"))
-    _one_of("engine", engine, ("fast", "exact", "safe"))
+    _one_of("engine", engine, ENGINES)
     options = ReplayOptions(capture=capture, mode=engine, to_position=to_position, from_position=from_position)
     opened = Trace.open(trace.place if isinstance(trace, TraceView) else trace, verify="lazy" if output is None else "all")
     try:
         if output is None:
-            return verify(opened, options, jobs=jobs, executor=executor)
-        plan = plan_of(opened, capture, from_position, to_position)
-        return write_captured(opened.path, Path(output), plan, options, jobs=jobs, executor=executor, force=force)
+            result = verify(opened, options, jobs=jobs, executor=executor)
+        else:
+            plan = plan_of(opened, capture, from_position, to_position)
+            result = write_captured(opened.path, Path(output), plan, options, jobs=jobs, executor=executor, force=force)
+        return Replayed.of(result, opened.path.absolute(), engine)
     finally:
         opened.close()
 
