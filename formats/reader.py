@@ -170,6 +170,8 @@ class Trace:
 
     def close(self) -> None:
         """Let go of the file."""
+        self._decoded.clear()
+        self._decoded_bytes = 0
         self.store.close()
 
     def expected_files(self) -> set[str]:

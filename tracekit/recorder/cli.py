@@ -59,7 +59,7 @@ PROGRESS = click.Choice(["auto", "plain", "none"])
 @click.option(
     "--checkpoint-every",
     metavar="N[k|M|G]",
-    help="Take a checkpoint each N instructions (default: 64M, more where many pages change).",
+    help="Take a checkpoint each N instructions (default: 64M to 96M, more where many pages change).",
 )
 @click.option(
     "--no-checkpoints",
@@ -171,6 +171,8 @@ def configure(base: Scenario, options: dict[str, Any]) -> Scenario:
     if options.get("checkpoint_every") is not None:
         changes["checkpoint_every"] = parse_count(options["checkpoint_every"])
     if options.get("no_checkpoints"):
+        if options.get("checkpoint_every") is not None:
+            raise click.UsageError("--checkpoint-every and --no-checkpoints exclude each other")
         changes["checkpoints"] = False
     if options.get("watch"):
         changes["watches"] = tuple(parse_watch(text) for text in options["watch"])
