@@ -136,7 +136,9 @@ def test_options_and_scenario_keys(tmp_path: Path) -> None:
     base = scenario("accounting")
     arguments = ("record", base.image, "--vcpus", 2, "--ram", "16M", "-o")
     assert tracekit(*arguments, tmp_path / "a.tkt", "--checkpoint-every", "9M").returncode == 0
-    assert tracekit(*arguments, tmp_path / "b.tkt", "--checkpoint-every", "9000k", "--no-checkpoints").returncode == 0
+    assert tracekit(*arguments, tmp_path / "b.tkt", "--no-checkpoints").returncode == 0
+    both = tracekit(*arguments, tmp_path / "c.tkt", "--checkpoint-every", "9000k", "--no-checkpoints")
+    assert both.returncode == 2 and "exclude each other" in both.stderr
     assert positions(tmp_path / "a.tkt") and not positions(tmp_path / "b.tkt")
     told = Trace.open(tmp_path / "a.tkt").manifest["scenario"]
     assert (told["checkpoints"], told["checkpoint_every"]) == (True, 9 * M)
