@@ -24,7 +24,7 @@ WORDS: tuple[tuple[str, str, str], ...] = (
     (r"_native", r"hook_mem|capture|record_|thick", "tracekit: capture of memory accesses"),
     (r"_native", r"", "tracekit: other native code"),
     (r"libunicorn", r"lookup_tb_ptr|tb_htable_lookup|qht_lookup|cpu_get_tb_cpu_state|tb_lookup", "engine: block lookup"),
-    (r"libunicorn", r"check_exit_request", "engine: check after each load and store"),
+    (r"libunicorn", r"check_exit_request", "engine: check for a stop"),
     (r"libunicorn", r"tcg|liveness|disas|translat|tb_gen|gen_|decode|la_|temp_|optimize|ldl?_code|ldub", "engine: translation"),
     (r"libunicorn", r"tlb|get_phys_addr|flatview|address_space|memory_region|page_", "engine: TLB fills and page tables"),
     (r"libunicorn", r"notdirty|invalidate", "engine: stores to pages with code"),
