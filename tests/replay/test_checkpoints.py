@@ -278,14 +278,13 @@ def test_shares_agree_with_the_whole(tmp_path: Path, steal: Path, more: int, sha
     """Whatever is wrong and wherever: one verdict, field by field."""
     assert isinstance(agreed(steal, shares), Result)
     differing: list[str] = []
-    tried = corruptions(steal, more)
-    for name, change in tried:
+    for name, change in corruptions(steal, more):
         path = forged(steal, tmp_path / "b.tkt", **change)
         result = agreed(path, shares)
         if isinstance(result, Result) and not result.is_identical:
             differing.append(name)
         shutil.rmtree(path)
-    assert len(differing) > len(tried) // 2 and len(tried) > 8 * (more + 1) // 2, differing
+    assert len(differing) >= 8 + 5 * more, differing  # some draws name the same row
 
 
 def test_shares_of_a_part(steal: Path) -> None:
